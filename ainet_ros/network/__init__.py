@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AINet as published: tensors in, tensors out. No ROS, no files, no OpenCV."""
+
+from .config import PRESETS, AINetConfig
+from .model import AINet, Output, create
+
+__all__ = ["PRESETS", "AINet", "AINetConfig", "Output", "create"]

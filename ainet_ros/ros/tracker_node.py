@@ -1,0 +1,389 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node `ainet`: tracks a target through two cameras' topics.
+
+Three kinds of thread, each the owner of its state: an executor thread runs the camera callbacks
+(pairing), another the services, and the worker's thread tracks and publishes. Parameters and
+checks run in a third executor thread. They meet in `Worker` only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, TypeVar
+
+import rclpy
+from rcl_interfaces.msg import SetParametersResult
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from ainet_ros.msg import StageLatency
+from ainet_ros.msg import Track as TrackMessage
+from ainet_ros.ros import messages
+from ainet_ros.ros.engine import Engine, Settings
+from ainet_ros.ros.filters import NearestTimePairs, Subscriber, stamp_ns
+from ainet_ros.ros.images import cv_bridge, to_compressed, to_image
+from ainet_ros.ros.pairing import NearestTime, Pair
+from ainet_ros.ros.parameters import TrackerParameters, declare, describe
+from ainet_ros.ros.worker import Entry, RecentPairs, Worker
+from ainet_ros.srv import InitTarget, ResetTarget
+from ainet_ros.tracker import Track
+from ainet_ros.vision import overlay
+
+Result = TypeVar("Result")
+
+CAMERA_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_EFFORT
+)
+"""Best effort takes what either kind of camera publishes."""
+RESULT_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE
+)
+OVERLAY_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE
+)
+MEGABYTE = 1_000_000
+PAIR_WAIT_S = 0.5
+"""So long an init request waits for the pair that it speaks of."""
+SERVICE_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 1.0
+OLDEST_CLOCK_S = 60.0
+"""An image older than this when it comes was stamped by another clock."""
+CHECK_PERIOD_S = 5.0
+REPEAT_S = 30.0
+"""Least time between two warnings of the same kind."""
+
+
+class TrackerNode(Node):
+    """`configure` and `activate` before spinning, `deactivate` and `cleanup` after it."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Raises ValueError for a wrong parameter."""
+        super().__init__("ainet", **kwargs)
+        self._values = declare(self, TrackerParameters)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._engine: Engine | None = None
+        self._worker: Worker | None = None
+        self._pairing: NearestTime | None = None
+        self._cameras: list[Any] = []
+        self._overlay_due = 0.0
+        self._seen_counts = (0, 0, 0)
+
+    def configure(self) -> None:
+        """Load the network and offer topics and services.
+
+        Raises ValueError or OSError naming what is wrong.
+        """
+        parameters = self._values
+        started = time.monotonic()
+        self._engine = Engine.load(parameters)
+        self._track_publisher = self.create_publisher(TrackMessage, "~/track", RESULT_QOS)
+        self._overlay_publisher = self.create_publisher(Image, "~/overlay", OVERLAY_QOS)
+        self._compressed_publisher = self.create_publisher(
+            CompressedImage, "~/overlay/compressed", OVERLAY_QOS
+        )
+        self._detections_publisher = None
+        if messages.vision_msgs is not None:
+            self._detections_publisher = self.create_publisher(
+                messages.vision_msgs.Detection2DArray, "~/detections", RESULT_QOS
+            )
+        # A service waits for the tracker to finish its frame. In a group of its own it blocks one
+        # thread of the executor and neither cameras nor parameters. (An `async def` service that
+        # awaits would keep the executors of Humble and Jazzy spinning at full load meanwhile.)
+        services = MutuallyExclusiveCallbackGroup()
+        self.create_service(InitTarget, "~/init", self._on_init, callback_group=services)
+        self.create_service(ResetTarget, "~/reset", self._on_reset, callback_group=services)
+        codec = "cv_bridge" if cv_bridge() is not None else "its own codec"
+        self.get_logger().info(
+            f"loaded {parameters.weights} in {time.monotonic() - started:.1f} s; images are "
+            f"decoded by {codec}"
+        )
+
+    def activate(self) -> None:
+        """Subscribe the cameras and start to track. Needs `configure`."""
+        parameters = self._values
+        self._worker = Worker(
+            self._handle,
+            self._on_failure,
+            RecentPairs(parameters.history_s, parameters.history_mb * MEGABYTE),
+            parameters.catch_up_s,
+        )
+        self._pairing = NearestTime(
+            round(parameters.slop * 1e9),
+            parameters.queue_size,
+            round(parameters.thermal_offset * 1e9),
+        )
+        group = MutuallyExclusiveCallbackGroup()
+        self._cameras = [
+            self._subscribe("rgb/image_raw", parameters.rgb_transport, group),
+            self._subscribe("thermal/image_raw", parameters.thermal_transport, group),
+        ]
+        rgb, thermal = self._cameras
+        pairs = NearestTimePairs(rgb, thermal, self._pairing)
+        pairs.registerCallback(self._on_pair)
+        self._check_timer = self.create_timer(CHECK_PERIOD_S, self._check_cameras)
+        self._worker.start()
+        topics = " and ".join(camera.sub.topic_name for camera in self._cameras)
+        self.get_logger().info(f"ready: waiting for {topics}")
+
+    def deactivate(self) -> bool:
+        """Stop tracking; say whether the worker ended in time (it may be within a frame)."""
+        if self._worker is None:
+            return True
+        self.destroy_timer(self._check_timer)
+        for camera in self._cameras:
+            self.destroy_subscription(camera.sub)
+        self._cameras = []
+        ended = self._worker.stop(STOP_TIMEOUT_S)
+        self._worker = None
+        return ended
+
+    def cleanup(self) -> None:
+        """Let go of the network."""
+        self._engine = None
+
+    def _subscribe(self, topic: str, transport: str, group: Any) -> Any:
+        kind, topic = (
+            (CompressedImage, f"{topic}/compressed")
+            if transport == "compressed"
+            else (Image, topic)
+        )
+        return Subscriber(self, kind, topic, qos_profile=CAMERA_QOS, callback_group=group)
+
+    # Run by executor threads
+
+    def _on_pair(self, pair: Pair) -> None:
+        if self._worker is not None:
+            self._worker.put(pair, len(pair.rgb.data) + len(pair.thermal.data))
+
+    def _on_init(
+        self, request: InitTarget.Request, response: InitTarget.Response
+    ) -> InitTarget.Response:
+        box = (request.box.x, request.box.y, request.box.width, request.box.height)
+
+        def start(engine: Engine, worker: Worker) -> int:
+            entry = worker.find(stamp_ns(request.stamp) or None, PAIR_WAIT_S)
+
+            def in_worker() -> int:
+                target_id = engine.init(entry.pair, box, request.normalized)
+                worker.resume_from(entry)
+                return target_id
+
+            return _wait(worker, in_worker)
+
+        target_id, response.message = self._attempt("init", start)
+        response.success = not response.message
+        response.target_id = target_id or 0
+        return response
+
+    def _on_reset(
+        self, request: ResetTarget.Request, response: ResetTarget.Response
+    ) -> ResetTarget.Response:
+        def reset(engine: Engine, worker: Worker) -> None:
+            _wait(worker, lambda: engine.reset(request.target_id))
+
+        _, response.message = self._attempt("reset", reset)
+        response.success = not response.message
+        return response
+
+    def _attempt(
+        self, service: str, action: Callable[[Engine, Worker], Result]
+    ) -> tuple[Result | None, str]:
+        """The action's result and no message, or None and why not, which is logged too."""
+        try:
+            if self._engine is None or self._worker is None:
+                raise ValueError("the node is not active")
+            result = action(self._engine, self._worker)
+        except (ValueError, LookupError) as error:
+            message = str(error)
+            self.get_logger().warning(f"{service} refused: {message}")
+        except FutureTimeoutError:
+            message = f"the tracker did not answer within {SERVICE_TIMEOUT_S:g} s: try again"
+            self.get_logger().error(f"{service}: {message}")
+        except CancelledError:
+            message = "the node is stopping"
+        except Exception as error:  # whatever it was, the service answers
+            message = f"internal error: {error!r}"
+            self.get_logger().error(f"{service}: {traceback.format_exc()}")
+        else:
+            self.get_logger().info(f"{service}: done")
+            return result, ""
+        return None, message
+
+    def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        known = describe(TrackerParameters)
+        values = {change.name: change.value for change in changes if change.name in known}
+        try:
+            parameters = dataclasses.replace(self._values, **values)
+            settings = Settings.of(parameters)
+        except (TypeError, ValueError, OSError) as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self._values = parameters
+        if self._pairing is not None:
+            self._pairing.slop_ns = round(parameters.slop * 1e9)
+            self._pairing.offset_ns = round(parameters.thermal_offset * 1e9)
+            self._pairing.queue_size = parameters.queue_size
+        engine, worker = self._engine, self._worker
+        if engine is not None and worker is not None:
+            worker.call(lambda: engine.apply(settings))
+            worker.limit(
+                parameters.history_s, parameters.history_mb * MEGABYTE, parameters.catch_up_s
+            )
+        return SetParametersResult(successful=True)
+
+    def _check_cameras(self) -> None:
+        """Say why no pairs come, where none come."""
+        assert self._pairing is not None
+        counts = self._pairing.counts
+        now = (counts.rgb.received, counts.thermal.received, counts.matched)
+        rgb, thermal, matched = (a - b for a, b in zip(now, self._seen_counts, strict=True))
+        self._seen_counts = now
+        for camera, received in zip(self._cameras, (rgb, thermal), strict=True):
+            if received == 0:
+                self.get_logger().warning(
+                    f"no image on {camera.sub.topic_name} in the last {CHECK_PERIOD_S:g} s: is "
+                    "the camera running, and is the topic remapped to it?",
+                    throttle_duration_sec=REPEAT_S,
+                )
+        if rgb > 0 and thermal > 0 and matched == 0:
+            self.get_logger().warning(
+                "both cameras deliver, but no stamps agree: the newest thermal stamp is "
+                f"{self._pairing.newest_difference_ns / 1e9:+.3f} s from the newest RGB stamp, "
+                f"the slop is {self._values.slop:g} s; raise slop, or set thermal_offset",
+                throttle_duration_sec=REPEAT_S,
+            )
+
+    # Run by the worker's thread
+
+    def _handle(self, entry: Entry) -> None:
+        """Track through a pair and publish what came of it."""
+        assert self._engine is not None
+        pair = entry.pair
+        queue_ms = (time.monotonic() - entry.arrived) * 1e3
+        age_ms = self._age_ms(pair)
+        draws = self._overlay_is_due()
+        answer = self._engine.process(pair, images_wanted=draws)
+        latency = StageLatency(
+            pair_ms=max(age_ms - queue_ms, 0.0),
+            queue_ms=queue_ms,
+            preprocess_ms=answer.decode_ms,
+        )
+        if answer.track is not None:
+            timing = answer.track.timing
+            latency.preprocess_ms += timing.preprocess_ms
+            latency.network_ms = timing.network_ms
+            latency.postprocess_ms = timing.postprocess_ms
+        latency.total_ms = self._age_ms(pair) if age_ms else 0.0
+        self._track_publisher.publish(
+            messages.track_message(
+                pair.rgb.header,
+                pair.thermal.header.stamp,
+                answer.target_id,
+                answer.track,
+                latency,
+            )
+        )
+        detections = self._detections_publisher
+        if detections is not None and detections.get_subscription_count():
+            detections.publish(
+                messages.detections_message(pair.rgb.header, answer.target_id, answer.track)
+            )
+        if draws and answer.images is not None:
+            self._publish_overlay(pair, answer.track, *answer.images)
+
+    def _age_ms(self, pair: Pair) -> float:
+        """From the RGB image's stamp to now; 0 where it was stamped by another clock."""
+        age_s = self.get_clock().now().nanoseconds / 1e9 - pair.rgb_stamp / 1e9
+        return age_s * 1e3 if 0 <= age_s <= OLDEST_CLOCK_S else 0.0
+
+    def _overlay_is_due(self) -> bool:
+        watched = (
+            self._overlay_publisher.get_subscription_count()
+            + self._compressed_publisher.get_subscription_count()
+        )
+        now = time.monotonic()
+        if not watched or now < self._overlay_due:
+            return False
+        rate = self._values.overlay_rate
+        period = 1 / rate if rate else 0.0
+        # Counted from when it was due, so that the rate holds although pairs come as they will.
+        self._overlay_due = max(self._overlay_due + period, now - period)
+        return True
+
+    def _publish_overlay(self, pair: Pair, track: Track | None, rgb: Any, thermal: Any) -> None:
+        picture = overlay.draw(rgb, track, thermal)
+        header = pair.rgb.header
+        if self._overlay_publisher.get_subscription_count():
+            self._overlay_publisher.publish(to_image(picture, "rgb8", header))
+        if self._compressed_publisher.get_subscription_count():
+            self._compressed_publisher.publish(
+                to_compressed(picture, "jpeg", header, self._values.overlay_quality)
+            )
+
+    def _on_failure(self, error: Exception) -> None:
+        """A pair could not be tracked through; the node goes on with the next."""
+        if isinstance(error, ValueError):
+            text = f"a pair of images was left out: {error}"
+        else:
+            text = "a pair was left out: " + "".join(traceback.format_exception(error))
+        self.get_logger().error(text, throttle_duration_sec=CHECK_PERIOD_S)
+
+
+def _wait(worker: Worker, function: Callable[[], Result]) -> Result:
+    """Run `function` in the worker's thread and wait for its result."""
+    future = worker.call(function)
+    try:
+        return future.result(SERVICE_TIMEOUT_S)
+    except FutureTimeoutError:
+        future.cancel()
+        raise
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until Ctrl-C or SIGTERM. Returns the exit status."""
+    rclpy.init(args=args)
+    node: TrackerNode | None = None
+    status, ended = 0, True
+    try:
+        node = TrackerNode()
+        node.configure()
+        node.activate()
+        executor = MultiThreadedExecutor(num_threads=4)  # one for each callback group, and one
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (ValueError, OSError) as error:
+        get_logger("ainet").fatal(str(error))
+        status = 1
+    except RCLError:
+        if rclpy.ok():  # else: stopped by a signal while it was starting
+            raise
+    finally:
+        if node is not None:
+            ended = node.deactivate()
+            node.cleanup()
+        rclpy.try_shutdown()
+    if not ended:
+        # The worker is within a long frame. Waiting would break the promise of a quick end, and
+        # an interpreter that is taken down below a running network may crash.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Square windows around a box: what the network sees of an image, and the way back.
+
+The window is that of OSTrack and AINet: side = ceil(sqrt(w * h) * factor), centred on the box,
+zero outside the image, resized bilinearly.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Box = tuple[float, float, float, float]
+"""x, y, w, h in pixels; x, y is the top left corner."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square of `side` pixels with its top left corner at (`x`, `y`), all in image pixels."""
+
+    x: int
+    y: int
+    side: int
+
+    def to_crop(self, box: Box) -> Box:
+        """A box in image pixels as (cx, cy, w, h) in fractions of the window."""
+        x, y, w, h = box
+        return (
+            (x + w / 2 - self.x) / self.side,
+            (y + h / 2 - self.y) / self.side,
+            w / self.side,
+            h / self.side,
+        )
+
+    def to_image(self, box: Box) -> Box:
+        """A box (cx, cy, w, h) in fractions of the window as x, y, w, h in image pixels."""
+        cx, cy, w, h = (value * self.side for value in box)
+        return self.x + cx - w / 2, self.y + cy - h / 2, w, h
+
+
+def window(box: Box, factor: float) -> Window:
+    """The window of side ceil(sqrt(w * h) * factor) centred on `box` (x, y, w, h in pixels)."""
+    x, y, w, h = box
+    side = max(1, math.ceil(math.sqrt(w * h) * factor))
+    return Window(round(x + w / 2 - side / 2), round(y + h / 2 - side / 2), side)
+
+
+def extract(image: Image, window: Window, size: int) -> Image:
+    """The window's pixels, resized to (size, size) or (size, size, channels), uint8.
+
+    `image` is HxW or HxWxC. Only the window is read; what lies outside the image is zero.
+    """
+    height, width = image.shape[:2]
+    x0, y0 = window.x, window.y
+    x1, y1 = x0 + window.side, y0 + window.side
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        return np.zeros((size, size, *image.shape[2:]), np.uint8)
+    view = image[max(y0, 0) : min(y1, height), max(x0, 0) : min(x1, width)]
+    top, left = max(-y0, 0), max(-x0, 0)
+    bottom, right = max(y1 - height, 0), max(x1 - width, 0)
+    if top or left or bottom or right:
+        view = cv2.copyMakeBorder(view, top, bottom, left, right, cv2.BORDER_CONSTANT, value=0)
+    return cv2.resize(view, (size, size), interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights files: safetensors with the network's configuration and a digest in the metadata.
+
+Nothing in such a file is code. Tensors may be stored as float16 to halve the file; they are
+used as float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..network import AINet, AINetConfig, checkpoint
+
+DEFAULT = "small_168"
+FORMAT = "ainet_ros 1"
+
+
+def find(name_or_path: str | os.PathLike[str]) -> Path:
+    """The file of shipped weights by name ("small_168"), or of a path as given.
+
+    Shipped weights lie in `weights/` of the source tree or `share/ainet_ros/weights` of the
+    prefix the package is installed to. Raises FileNotFoundError saying where it looked.
+    """
+    given = Path(name_or_path).expanduser()
+    if given.is_file():
+        return given
+    if given.suffix == "" and given.parent == Path("."):
+        folders = _shipped_folders()
+        for folder in folders:
+            path = folder / f"{given.name}.safetensors"
+            if path.is_file():
+                return path
+        looked = ", ".join(str(folder) for folder in folders)
+        raise FileNotFoundError(
+            f"no weights called {given.name!r}: no such file, and none in {looked}"
+        )
+    raise FileNotFoundError(f"no weights file {given}")
+
+
+def _shipped_folders() -> list[Path]:
+    module = Path(__file__).resolve()
+    prefixes = [*module.parents, Path(sys.prefix)]
+    share = [prefix / "share" / "ainet_ros" / "weights" for prefix in prefixes]
+    return [
+        folder for folder in [module.parents[2] / "weights", *share] if folder.is_dir()
+    ]
+
+
+def load(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> AINet:
+    """The network of a weights file, in evaluation mode on `device`.
+
+    Raises FileNotFoundError where there is no file, ValueError where it is not ours, damaged, or
+    its tensors do not fit its own configuration.
+    """
+    path = find(name_or_path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} is no safetensors file, or is damaged ({error}); a checkpoint of the "
+            "authors is turned into one by `ainet convert`"
+        ) from None
+    if metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} was not written by ainet_ros (format {metadata.get('format')!r}, "
+            f"expected {FORMAT!r}); use `ainet convert`"
+        )
+    if digest(state) != metadata.get("sha256"):
+        raise ValueError(f"{path} is damaged: its tensors do not match their SHA-256")
+    try:
+        network = AINet(AINetConfig.from_dict(json.loads(metadata["config"])))
+        checkpoint.load_state(network, {name: tensor.float() if tensor.is_floating_point()
+                                        else tensor for name, tensor in state.items()})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    return network.eval().requires_grad_(False).to(device)
+
+
+def save(
+    network: AINet,
+    path: str | os.PathLike[str],
+    notes: Mapping[str, str] | None = None,
+    half: bool = False,
+) -> None:
+    """Write `network` to `path`, whole or not at all.
+
+    `notes` are further strings of metadata (origin, licence). `half` stores float16.
+    """
+    state = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor)
+        .detach().cpu().contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    metadata = {
+        **(notes or {}),
+        "format": FORMAT,
+        "config": json.dumps(network.config.to_dict()),
+        "sha256": digest(state),
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(state, partial, metadata)
+    os.replace(partial, path)
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and bytes of the tensors, in the order of names."""
+    sha = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name]
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()

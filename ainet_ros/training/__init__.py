@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training as the paper does it, and data to train on."""

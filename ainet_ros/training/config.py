@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training run is: read from a YAML file in config/train/."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from .losses import LossWeights
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. Every field may stand in the YAML file; paths may come from the command.
+
+    The defaults of the optimizer and the losses are the published ones.
+    """
+
+    preset: str
+    """The network's preset."""
+    steps: int
+    """Optimizer steps of the whole run; the schedule follows them."""
+    network: dict[str, Any] = field(default_factory=dict)
+    """Changed fields of the preset's configuration."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Options of `TrainingData`: the mix of sources and the degradations."""
+    batch: int = 16
+    """Samples of a step."""
+    seed: int = 0
+    """The run's random seed; sample i depends on it and on i alone."""
+    lr: float = 1e-4
+    """Learning rate of all but the backbone."""
+    backbone_lr: float = 1e-5
+    """Learning rate of the ViT and of the DFMs, which the published code keeps inside it."""
+    dfm_lr: float | None = None
+    """Learning rate of the DFMs where they shall not go with the backbone."""
+    frozen_blocks: int = 0
+    """Blocks, from the first, that keep their weights."""
+    weight_decay: float = 1e-4
+    clip: float = 0.1
+    """Largest norm of the gradient."""
+    warmup: int = 0
+    """Steps over which the learning rate rises from 0."""
+    schedule: Literal["step", "cosine"] = "step"
+    """"step": a tenth from two thirds of the run on, as published; "cosine": down to 0."""
+    ema: float = 0.0
+    """Decay of the moving average that becomes the weights; 0 takes the last ones."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the forward and backward pass; weights and optimizer are float32."""
+    losses: LossWeights = field(default_factory=LossWeights)
+    box_at: Literal["peak", "truth"] = "peak"
+    """The cell whose box is trained: see `losses.losses`."""
+    workers: int = 1
+    """Processes that make samples."""
+    save_every: int = 100
+    """Steps between checkpoints, each with a validation."""
+    validation_samples: int = 256
+
+    @classmethod
+    def read(cls, path: Path) -> TrainConfig:
+        """From a YAML file. Raises FileNotFoundError, or ValueError naming an unknown option."""
+        if not path.is_file():
+            raise FileNotFoundError(f"no training configuration {path}")
+        values = yaml.safe_load(path.read_text())
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}: expected options by name, as in config/train/")
+        unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
+        if unknown:
+            raise ValueError(f"{path}: unknown options {unknown}")
+        try:
+            if "losses" in values:
+                values["losses"] = LossWeights(**values["losses"])
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"{path}: {error}") from None

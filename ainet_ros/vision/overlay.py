@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The picture that people look at: image, box, score, state and a thermal inset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ainet_ros.tracker import Track
+
+Image = npt.NDArray[Any]
+
+# RGB, told apart by people with a red-green deficiency too.
+COLORS = {"TRACKING": (0, 230, 118), "LOST": (255, 145, 0), "NO TARGET": (200, 200, 200)}
+TRUTH_COLOR = (255, 255, 255)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_SHIFT = 4  # fractional bits of the drawn coordinates
+
+
+def draw(
+    rgb: Image,
+    track: Track | None,
+    thermal: Image | None = None,
+    *,
+    truth: Sequence[float] | None = None,
+    note: str = "",
+) -> Image:
+    """Draws a track on its image.
+
+    Args:
+        rgb: uint8 (height, width, 3) in RGB order; not changed.
+        track: the tracker's answer for this image; None where there is no target.
+        thermal: uint8 (h, w) or (h, w, 3) of the same field of view, for the inset at the
+            bottom right; None for no inset.
+        truth: x, y, w, h of a thin second box to compare with, in pixels.
+        note: a line of text at the bottom left.
+
+    Returns:
+        A new uint8 (height, width, 3) image in RGB order.
+    """
+    canvas: Image = np.ascontiguousarray(rgb)
+    if np.shares_memory(canvas, rgb):
+        canvas = canvas.copy()
+    height, width = canvas.shape[:2]
+    unit = max(width, 520) / 640  # of lines and letters; small pictures stay legible
+    state = "NO TARGET" if track is None else track.state.name
+    color = COLORS[state]
+
+    if truth is not None and np.isfinite(truth).all():
+        _box(canvas, truth, TRUTH_COLOR, max(1, round(unit)))
+    if track is not None:
+        _box(canvas, track.box, color, max(1, round(2 * unit)))
+    if thermal is not None:
+        inset = _inset(thermal, rgb, track, truth, color)
+        gap = round(8 * unit)
+        high, wide = inset.shape[:2]
+        if high + gap <= height and wide + gap <= width:
+            canvas[height - gap - high : height - gap, width - gap - wide : width - gap] = inset
+    _label(canvas, state if track is None else f"{state} {track.score:.2f}", unit, color)
+    if note:
+        _label(canvas, note, unit, (255, 255, 255), bottom=True)
+    return canvas
+
+
+def _inset(
+    thermal: Image,
+    rgb: Image,
+    track: Track | None,
+    truth: Sequence[float] | None,
+    color: tuple[int, int, int],
+) -> Image:
+    """The thermal image a quarter as wide as the RGB image, with the boxes and a frame."""
+    height, width = rgb.shape[:2]
+    wide = max(width // 4, 1)
+    high = max(round(wide * thermal.shape[0] / thermal.shape[1]), 1)
+    inset = cv2.resize(thermal, (wide, high), interpolation=cv2.INTER_AREA)
+    if inset.ndim == 3 and np.ptp(inset, axis=2).max() <= 8:  # grey, stored as three channels
+        inset = inset[..., 1]
+    if inset.ndim == 2:
+        inset = cv2.applyColorMap(inset, cv2.COLORMAP_INFERNO)[..., ::-1]
+    inset = np.ascontiguousarray(inset)
+    scale = np.array([wide / width, high / height] * 2)
+    line = max(1, round(width / 640))
+    if truth is not None and np.isfinite(truth).all():
+        _box(inset, np.asarray(truth) * scale, TRUTH_COLOR, line)
+    if track is not None:
+        _box(inset, np.asarray(track.box) * scale, color, line)
+    cv2.rectangle(inset, (0, 0), (wide - 1, high - 1), (235, 235, 235), line)
+    return inset
+
+
+def _box(canvas: Image, box: Any, color: tuple[int, int, int], line: int) -> None:
+    """A rectangle at sub-pixel place with a dark rim, which shows on any ground."""
+    x, y, w, h = (float(value) for value in box)
+    limit = 1 << 14  # keeps far-off boxes within OpenCV's fixed-point coordinates
+    corners = np.clip([x, y, x + w, y + h], -limit, limit) * (1 << _SHIFT)
+    left, top, right, bottom = (round(float(value)) for value in corners)
+    for tint, thickness in (((0, 0, 0), line + 2), (color, line)):
+        cv2.rectangle(canvas, (left, top), (right, bottom), tint, thickness, cv2.LINE_AA, _SHIFT)
+
+
+def _label(
+    canvas: Image, text: str, unit: float, color: tuple[int, int, int], *, bottom: bool = False
+) -> None:
+    """A line of text on a dark plate, at the left of the top or the bottom edge."""
+    scale = 0.5 * unit
+    line = max(1, round(unit))
+    (wide, high), below = cv2.getTextSize(text, _FONT, scale, line)
+    pad = round(5 * unit)
+    top = canvas.shape[0] - high - below - 2 * pad if bottom else 0
+    corner = (wide + 2 * pad, top + high + below + 2 * pad)
+    cv2.rectangle(canvas, (0, top), corner, (24, 24, 24), cv2.FILLED)
+    cv2.putText(canvas, text, (pad, top + pad + high), _FONT, scale, color, line, cv2.LINE_AA)

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recordings of RGB-T pairs: folders of images, videos and rosbag2 bags."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ainet_ros.vision import boxes as box_files
+from ainet_ros.vision.encoding import decode_compressed, from_opencv, to_rgb
+
+# Names of the two streams in LasHeR, RGBT234 and RGBT210; VTUAV; GTOT.
+STREAMS = (("visible", "infrared"), ("rgb", "ir"), ("v", "i"))
+# Truth in pixels of the RGB image first; in aligned recordings the three are equal.
+TRUTH_FILES = ("visible.txt", "init.txt", "infrared.txt")
+RGB_TOPIC = "rgb/image_raw"
+THERMAL_TOPIC = "thermal/image_raw"
+DEFAULT_RATE = 30.0  # Hz, of folders and of videos that do not say theirs
+
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
+_VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
+_BAG_SUFFIXES = {".mcap", ".db3"}
+
+
+class Frame(NamedTuple):
+    """One RGB-T pair.
+
+    Attributes:
+        rgb: uint8 (height, width, 3), RGB order.
+        thermal: uint8 (h, w) or (h, w, 3), or uint16 (h, w) raw counts; any size.
+        stamp_ns: time of the RGB image in nanoseconds.
+        name: of the frame within its source.
+    """
+
+    rgb: npt.NDArray[np.uint8]
+    thermal: npt.NDArray[Any]
+    stamp_ns: int
+    name: str
+
+
+class Source(ABC):
+    """A recording: sized, and an iterable that reads it anew each time.
+
+    Attributes:
+        name: of the recording.
+        rate: frames a second.
+        boxes: (M, 4) float64 x, y, w, h in pixels of the RGB image, true boxes of the first M
+            frames, NaN rows where the target is not to be seen; None where none are known.
+    """
+
+    name: str
+    rate: float
+    boxes: box_files.Boxes | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]: ...
+
+
+def open_source(
+    path: str | PathLike[str],
+    *,
+    rate: float | None = None,
+    rgb_topic: str = RGB_TOPIC,
+    thermal_topic: str = THERMAL_TOPIC,
+) -> Source:
+    """Opens a recording.
+
+    Args:
+        path: a folder that holds a pair of image folders or of videos (``visible`` and
+            ``infrared``, ``rgb`` and ``ir``, ``v`` and ``i``), or a rosbag2 bag (its folder, or
+            an .mcap or .db3 file).
+        rate: frames a second; sets the stamps to frame / rate. By default the video's own rate,
+            the stamps of the bag, `DEFAULT_RATE` for folders.
+        rgb_topic, thermal_topic: image topics of a bag. A relative name is looked for in any
+            namespace; compressed topics (name/compressed) serve where the raw one is not there.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`.
+        ValueError: it is no such recording, its streams do not fit together, or its boxes
+            cannot be read.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise FileNotFoundError(f"{root}: no such recording")
+    if rate is not None and not 0 < rate < float("inf"):
+        raise ValueError(f"rate {rate} must be positive")
+    if root.suffix in _BAG_SUFFIXES or (root / "metadata.yaml").is_file():
+        try:
+            from ainet_ros.vision.bag import BagSource
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"{root}: bags are read by the package rosbags: pip install ainet_ros[bags]"
+            ) from error
+        return BagSource(root, rate, rgb_topic, thermal_topic)
+    for names in STREAMS:
+        folders = [root / name for name in names]
+        if all(folder.is_dir() for folder in folders):
+            return FolderSource(root, (folders[0], folders[1]), rate)
+        videos = [_video(root, name) for name in names]
+        if videos[0] and videos[1]:
+            return VideoSource(root, (videos[0], videos[1]), rate)
+    pairs = ", ".join(" + ".join(names) for names in STREAMS)
+    raise ValueError(
+        f"{root}: not a recording: expected two folders of images or two videos named "
+        f"{pairs}, or a rosbag2 bag"
+    )
+
+
+def is_sequence(path: Path) -> bool:
+    """Whether a folder holds a pair of image folders or videos with true boxes."""
+    return any((path / name).is_file() for name in TRUTH_FILES) and any(
+        all((path / name).is_dir() or _video(path, name) for name in names) for names in STREAMS
+    )
+
+
+class FolderSource(Source):
+    """Two folders of images, paired in natural order of their names."""
+
+    def __init__(self, root: Path, folders: tuple[Path, Path], rate: float | None) -> None:
+        self.name = recording_name(root)
+        self.rate = rate or DEFAULT_RATE
+        self._files = [_images(folder) for folder in folders]
+        counts = [len(files) for files in self._files]
+        if counts[0] != counts[1]:
+            raise ValueError(
+                f"{root}: {folders[0].name} has {counts[0]} images, {folders[1].name} {counts[1]}"
+            )
+        self.boxes = _truth(root, len(self))
+
+    def __len__(self) -> int:
+        return len(self._files[0])
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, (rgb, thermal) in enumerate(zip(*self._files, strict=True)):
+            with errors_at(rgb):
+                color = to_rgb(decode_compressed(rgb.read_bytes()))
+            with errors_at(thermal):
+                heat = decode_compressed(thermal.read_bytes())
+            yield Frame(color, heat, stamp_of(index, self.rate), rgb.stem)
+
+
+class VideoSource(Source):
+    """Two videos of equal length."""
+
+    def __init__(self, root: Path, files: tuple[Path, Path], rate: float | None) -> None:
+        self.name = recording_name(root)
+        self._files = files
+        counts, rates = [], []
+        for file in files:
+            video = _open_video(file)
+            counts.append(round(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+            rates.append(video.get(cv2.CAP_PROP_FPS))
+            video.release()
+        if counts[0] != counts[1]:
+            raise ValueError(
+                f"{root}: {files[0].name} has {counts[0]} frames, {files[1].name} {counts[1]}"
+            )
+        if counts[0] < 1:
+            raise ValueError(f"{files[0]}: no frames in the video")
+        self._count = counts[0]
+        self.rate = rate or (rates[0] if 0 < rates[0] < 1000 else DEFAULT_RATE)
+        self.boxes = _truth(root, len(self))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Frame]:
+        videos = [_open_video(file) for file in self._files]
+        try:
+            for index in range(self._count):
+                images = []
+                for file, video in zip(self._files, videos, strict=True):
+                    good, image = video.read()
+                    if not good:
+                        raise ValueError(
+                            f"{file}: frame {index} of {self._count} cannot be decoded"
+                        )
+                    images.append(from_opencv(image))
+                stamp = stamp_of(index, self.rate)
+                yield Frame(to_rgb(images[0]), images[1], stamp, f"{index:06d}")
+        finally:
+            for video in videos:
+                video.release()
+
+
+def recording_name(path: Path) -> str:
+    """The name of the recording at a path, a folder or one file."""
+    return path.resolve().stem if path.is_file() else path.resolve().name
+
+
+def stamp_of(index: int, rate: float) -> int:
+    """The stamp in nanoseconds of a frame of a recording that starts at 0."""
+    return round(index * 1e9 / rate)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sorts frame10 after frame9."""
+    parts = re.findall(r"\d+|\D+", path.stem)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _images(folder: Path) -> list[Path]:
+    files = [file for file in folder.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES]
+    if not files:
+        raise ValueError(f"{folder}: no images in the folder")
+    return sorted(files, key=_natural)
+
+
+def _video(root: Path, name: str) -> Path | None:
+    files = (root / f"{name}{suffix}" for suffix in _VIDEO_SUFFIXES)
+    return next((file for file in files if file.is_file()), None)
+
+
+def _open_video(file: Path) -> cv2.VideoCapture:
+    video = cv2.VideoCapture(str(file))
+    if not video.isOpened():
+        raise ValueError(f"{file}: not a video that can be decoded")
+    return video
+
+
+def _truth(root: Path, frames: int) -> box_files.Boxes | None:
+    file = next((root / name for name in TRUTH_FILES if (root / name).is_file()), None)
+    if file is None:
+        return None
+    truth = box_files.read(file)
+    if len(truth) > frames:
+        raise ValueError(f"{file}: {len(truth)} boxes for {frames} frames")
+    return truth
+
+
+@contextmanager
+def errors_at(where: object) -> Iterator[None]:
+    """Puts the place of an image before the message of a decoding error."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error

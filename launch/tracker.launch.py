@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracker on the topics of two cameras, with RViz on request.
+
+    ros2 launch ainet_ros tracker.launch.py rgb:=/camera/image_raw thermal:=/flir/image_raw
+"""
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+
+CONFIG = PathJoinSubstitution([FindPackageShare("ainet_ros"), "config"])
+BOOLEANS = ["true", "false"]
+ARGUMENTS = [
+    DeclareLaunchArgument(
+        "params_file",
+        default_value=PathJoinSubstitution([CONFIG, "tracker.yaml"]),
+        description="Parameters of the tracker; the default file describes every one.",
+    ),
+    DeclareLaunchArgument(
+        "weights",
+        default_value="",
+        description="Name of shipped weights, or path of a .safetensors file; "
+        "empty: as params_file says.",
+    ),
+    DeclareLaunchArgument(
+        "device",
+        default_value="",
+        description="Where the network runs: auto, cpu, cuda or cuda:N; "
+        "empty: as params_file says.",
+    ),
+    DeclareLaunchArgument(
+        "rgb",
+        default_value="rgb/image_raw",
+        description="Topic of the RGB images; of compressed ones without /compressed.",
+    ),
+    DeclareLaunchArgument(
+        "thermal",
+        default_value="thermal/image_raw",
+        description="Topic of the thermal images; of compressed ones without /compressed.",
+    ),
+    DeclareLaunchArgument(
+        "namespace", default_value="", description="Namespace of the node and its topics."
+    ),
+    DeclareLaunchArgument(
+        "use_sim_time",
+        default_value="false",
+        choices=BOOLEANS,
+        description="Take the time from /clock: simulation, or bags played with --clock.",
+    ),
+    DeclareLaunchArgument(
+        "rviz", default_value="false", choices=BOOLEANS, description="Open RViz on the overlay."
+    ),
+    DeclareLaunchArgument(
+        "log_level",
+        default_value="info",
+        choices=["debug", "info", "warn", "error", "fatal"],
+        description="Least severity that the tracker logs.",
+    ),
+]
+
+
+def tracker(context: LaunchContext) -> list[Node]:
+    """The tracker node: params_file first, then what the arguments set."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in ("weights", "device")}
+    overrides = {name: value for name, value in given.items() if value}
+    overrides["use_sim_time"] = LaunchConfiguration("use_sim_time").perform(context) == "true"
+    remappings = []
+    for name in ("rgb", "thermal"):
+        topic = LaunchConfiguration(name).perform(context)
+        for suffix in ("", "/compressed"):
+            remappings.append((f"{name}/image_raw{suffix}", f"{topic}{suffix}"))
+    return [
+        Node(
+            package="ainet_ros",
+            executable="tracker_node",
+            name="ainet",
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[LaunchConfiguration("params_file"), overrides],
+            remappings=remappings,
+            ros_arguments=["--log-level", ["ainet:=", LaunchConfiguration("log_level")]],
+            output="screen",
+            emulate_tty=True,
+        )
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=LaunchConfiguration("namespace"),
+        arguments=["-d", PathJoinSubstitution([CONFIG, "ainet.rviz"])],
+        remappings=[("/ainet/overlay", "ainet/overlay")],
+        condition=IfCondition(LaunchConfiguration("rviz")),
+        output="log",
+    )
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=tracker), rviz])

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The nodes under test run beside this process and need the other cores.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real recordings and golden outputs, which are not part of the repository."""
+    folder = Path(os.environ.get("AINET_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder}: set AINET_SHARED to where the recordings are")
+    return folder

@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pairing by stamp, the filter around it, and the worker that the pairs go to."""
+
+import itertools
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ainet_ros.ros.pairing import JUMP_NS, NearestTime, Pair
+from ainet_ros.ros.worker import Entry, RecentPairs, Worker
+
+MS = 1_000_000
+RGB, THERMAL = "rgb", "thermal"
+
+
+def feed(pairing, arrivals):
+    """Pairs of messages (stream, stamp in ms) given in order of arrival; messages are stamps."""
+    pairs = []
+    for stream, stamp in arrivals:
+        add = pairing.add_rgb if stream == RGB else pairing.add_thermal
+        pairs += add(round(stamp * MS), stamp)
+    return pairs
+
+
+def stamps(pairs):
+    return [(pair.rgb, pair.thermal) for pair in pairs]
+
+
+def interleaved(rgb, thermal):
+    """Arrival in order of the stamps."""
+    streams = [(stamp, RGB) for stamp in rgb] + [(stamp, THERMAL) for stamp in thermal]
+    return [(stream, stamp) for stamp, stream in sorted(streams)]
+
+
+def test_equal_stamps_pair_on_the_second_message_with_no_slop():
+    pairing = NearestTime(0, 5)
+    assert feed(pairing, [(RGB, 0)]) == []
+    assert stamps(feed(pairing, [(THERMAL, 0)])) == [(0, 0)]
+    assert len(pairing) == 0
+
+
+def test_steady_streams_pair_on_the_arrival_of_the_later_image():
+    pairing = NearestTime(20 * MS, 5)
+    for frame in range(20):
+        feed(pairing, [(THERMAL, 33 * frame)])
+        pairs = feed(pairing, [(RGB, 33 * frame + 5)])
+        if frame >= 2:  # the rhythm of both is known
+            assert stamps(pairs) == [(33 * frame + 5, 33 * frame)]
+    assert pairing.counts.matched == 20
+
+
+def test_nearest_is_taken_not_the_first():
+    pairing = NearestTime(50 * MS, 5)
+    arrivals = [(THERMAL, 60), (THERMAL, 98), (RGB, 100), (THERMAL, 140)]
+    assert stamps(feed(pairing, arrivals)) == [(100, 98)]
+    assert pairing.counts.thermal.unmatched == 1
+
+
+def test_a_missing_thermal_image_does_not_shift_the_pairs_after_it():
+    thermal = [33 * k for k in range(12) if k != 5]
+    pairs = feed(NearestTime(50 * MS, 10), interleaved([33 * k for k in range(12)], thermal))
+    assert all(rgb == heat for rgb, heat in stamps(pairs))
+    assert len(pairs) == 11
+
+
+def test_free_running_cameras_half_a_period_apart_lose_no_image():
+    jitter = [0, 2, -2, 1, -1, 3, -3, 2, -1, 0]
+    rgb = [33 * k + jitter[k % 10] for k in range(100)]
+    thermal = [33 * k + 16 + jitter[k * 7 % 10] for k in range(101)]
+    pairing = NearestTime(30 * MS, 10)
+    assert len(feed(pairing, interleaved(rgb, thermal))) >= 98
+    assert pairing.counts.rgb.unmatched <= 1
+
+
+def test_slow_thermal_camera_is_paired_at_its_own_rate():
+    rgb = [33 * k for k in range(90)]
+    thermal = [111 * k + 4 for k in range(27)]
+    pairs = feed(NearestTime(17 * MS, 10), interleaved(rgb, thermal))
+    assert len(pairs) >= 26
+    assert all(abs(a - b) <= 17 for a, b in stamps(pairs))
+
+
+def test_offset_is_added_to_the_thermal_stamps_and_theirs_are_given_out():
+    pairing = NearestTime(5 * MS, 5, offset_ns=-100 * MS)
+    pairs = feed(pairing, interleaved([0, 33, 66], [100, 133, 166]))
+    assert stamps(pairs) == [(0, 100), (33, 133), (66, 166)]
+    assert [pair.thermal_stamp for pair in pairs] == [100 * MS, 133 * MS, 166 * MS]
+    assert pairing.newest_difference_ns == 0
+
+
+@pytest.mark.parametrize("living", [RGB, THERMAL])
+def test_a_dead_stream_keeps_one_message_of_the_other(living):
+    pairing = NearestTime(20 * MS, 10)
+    feed(pairing, [(living, 33 * k) for k in range(100)])
+    assert len(pairing) == 1
+    counts = pairing.counts.rgb if living == RGB else pairing.counts.thermal
+    assert counts.dropped == 99
+
+
+def test_pairing_comes_back_with_the_dead_stream():
+    pairing = NearestTime(20 * MS, 10)
+    feed(pairing, [(RGB, 33 * k) for k in range(100)])
+    pairs = feed(
+        pairing, interleaved([33 * k for k in range(100, 110)], [33 * k for k in range(100, 110)])
+    )
+    assert len(pairs) == 10
+
+
+def test_looping_recording_goes_on_from_its_start():
+    times = [33 * k for k in range(40)]
+    pairing = NearestTime(20 * MS, 10)
+    for _ in range(3):
+        assert len(feed(pairing, interleaved(times, times))) >= 39
+    assert pairing.counts.jumps >= 2
+
+
+def test_loop_shorter_than_a_jump_goes_on_too():
+    times = [20 * k for k in range(12)]  # 220 ms
+    assert times[-1] * MS < JUMP_NS
+    pairing = NearestTime(5 * MS, 4)
+    for _ in range(4):
+        feed(pairing, interleaved(times, times))
+    assert pairing.counts.matched >= 24
+
+
+def test_one_late_message_is_left_out_and_the_order_kept():
+    pairing = NearestTime(5 * MS, 10)
+    arrivals = [(RGB, 0), (THERMAL, 0), (RGB, 66), (RGB, 33), (THERMAL, 33), (THERMAL, 66)]
+    assert stamps(feed(pairing, arrivals)) == [(0, 0), (66, 66)]
+    assert pairing.counts.rgb.late == 1
+    assert pairing.counts.jumps == 0
+
+
+def test_stamps_that_were_never_set_give_one_pair_and_no_growth():
+    pairing = NearestTime(5 * MS, 4)
+    feed(pairing, [(RGB, 0), (THERMAL, 0)] * 50)
+    assert len(pairing) <= 8
+
+
+@pytest.mark.parametrize(("slop", "queue"), [(-1, 5), (5, 0)])
+def test_wrong_settings_are_refused(slop, queue):
+    with pytest.raises(ValueError, match="must"):
+        NearestTime(slop, queue)
+
+
+streams = st.lists(st.tuples(st.sampled_from([RGB, THERMAL]), st.integers(0, 5000)), max_size=120)
+
+
+@given(
+    arrivals=streams,
+    slop=st.integers(0, 200),
+    queue=st.integers(1, 12),
+    offset=st.integers(-100, 100),
+)
+def test_whatever_comes(arrivals, slop, queue, offset):
+    """Any order, any stamps: memory bounded, slop kept, one to one, every message accounted."""
+    pairing = NearestTime(slop * MS, queue, offset * MS)
+    pairs = []
+    for arrival in arrivals:
+        jumps = pairing.counts.jumps
+        new = feed(pairing, [arrival])
+        assert len(pairing) <= 2 * queue
+        if pairing.counts.jumps > jumps:
+            pairs = []
+        pairs += new
+        for before, after in itertools.pairwise(pairs):
+            assert before.rgb_stamp < after.rgb_stamp
+            assert before.thermal_stamp < after.thermal_stamp
+        for pair in new:
+            assert abs(pair.thermal + offset - pair.rgb) <= slop
+    counts = pairing.counts
+    for stream in (counts.rgb, counts.thermal):
+        assert stream.received >= counts.matched + stream.unmatched + stream.dropped + stream.late
+    waiting = sum(
+        stream.received - counts.matched - stream.unmatched - stream.dropped - stream.late
+        for stream in (counts.rgb, counts.thermal)
+    )
+    assert waiting == len(pairing)
+
+
+@given(
+    period=st.integers(10, 200),
+    offset=st.floats(-0.24, 0.24),
+    noise=st.lists(st.floats(-0.05, 0.05), min_size=80, max_size=80),
+    missing=st.sets(st.integers(0, 39), max_size=10),
+)
+def test_steady_cameras_are_paired_frame_by_frame(period, offset, noise, missing):
+    """Offset below a quarter of the period, some jitter, lost images: no wrong pair, none lost."""
+    rgb = {k: period * (k + noise[k]) for k in range(40) if k not in missing}
+    thermal = {k: period * (k + offset + noise[40 + k]) for k in range(40) if k % 7}
+    pairing = NearestTime(round(0.45 * period * MS), 10)
+    pairs = stamps(feed(pairing, interleaved(rgb.values(), thermal.values())))
+    expected = [(rgb[k], thermal[k]) for k in range(40) if k in rgb and k in thermal]
+    late = expected[-1:] if expected and pairs == expected[:-1] else []
+    assert pairs + late == expected
+
+
+# The worker
+
+
+def pair(number):
+    return Pair(f"rgb {number}", f"thermal {number}", number * MS, number * MS)
+
+
+def recent(count, seconds=10.0, max_bytes=10**9, size=1):
+    pairs = RecentPairs(seconds, max_bytes)
+    for number in range(1, count + 1):
+        pairs.add(pair(number), size)
+    return pairs
+
+
+def test_recent_pairs_are_bounded_in_time_and_bytes_and_keep_the_newest():
+    assert len(recent(100, seconds=0.02)) == 21
+    assert len(recent(100, max_bytes=55, size=10)) == 5
+    assert recent(3, max_bytes=5, size=10).newest.pair == pair(3)
+    assert len(recent(100, seconds=0.0)) == 1
+
+
+def test_recent_pairs_forget_what_was_before_a_jump_back():
+    pairs = recent(10)
+    pairs.add(pair(2), 1)
+    assert len(pairs) == 1
+    assert pairs.bytes == 1
+
+
+def test_nearest_recent_pair():
+    pairs = recent(5)
+    assert pairs.nearest(round(3.4 * MS)).pair == pair(3)
+    assert RecentPairs(1, 1).nearest(0) is None
+
+
+class Recorder:
+    """A worker whose handler can be held, and what it handled."""
+
+    def __init__(self, catch_up_s=1.0, step_s=0.0):
+        self.handled = []
+        self.errors = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.step_s = step_s
+        self.worker = Worker(self.handle, self.errors.append, RecentPairs(10.0, 10**9), catch_up_s)
+
+    def handle(self, entry: Entry):
+        self.entered.set()
+        assert self.gate.wait(10)
+        time.sleep(self.step_s)
+        self.handled.append(entry.number)
+        if entry.pair.rgb == "bad":
+            raise RuntimeError("bad pair")
+
+    def __enter__(self):
+        self.worker.start()
+        return self
+
+    def __exit__(self, *_):
+        self.gate.set()
+        assert self.worker.stop(10)
+
+    def settle(self):
+        """Wait until all that was handed over is done."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            newest = self.worker.recent.newest
+            if newest is None or newest.number in self.handled:
+                return
+            time.sleep(0.005)
+        raise AssertionError("the worker does not come to the newest pair")
+
+
+def test_the_newest_pair_is_next():
+    with Recorder() as recorder:
+        recorder.gate.clear()
+        recorder.worker.put(pair(1), 1)
+        assert recorder.entered.wait(10)
+        for number in range(2, 6):
+            recorder.worker.put(pair(number), 1)
+        recorder.gate.set()
+        recorder.settle()
+        assert recorder.handled == [1, 5]
+        assert recorder.worker.skipped == 3
+
+
+def test_an_error_in_a_pair_is_reported_and_the_next_is_handled():
+    with Recorder() as recorder:
+        recorder.worker.put(Pair("bad", "", 1, 1), 1)
+        recorder.settle()
+        recorder.worker.put(pair(2), 1)
+        recorder.settle()
+        assert recorder.handled == [1, 2]
+        assert [str(error) for error in recorder.errors] == ["bad pair"]
+
+
+def test_calls_run_in_the_worker_and_give_results_and_errors():
+    with Recorder() as recorder:
+        assert recorder.worker.call(threading.get_ident).result(10) != threading.get_ident()
+        with pytest.raises(ZeroDivisionError):
+            recorder.worker.call(lambda: 1 / 0).result(10)
+
+
+def test_calls_that_wait_when_the_worker_stops_are_cancelled():
+    recorder = Recorder()
+    with recorder:
+        recorder.gate.clear()
+        recorder.worker.put(pair(1), 1)
+        assert recorder.entered.wait(10)
+        future = recorder.worker.call(lambda: 1)
+        assert not recorder.worker.stop(0.01)  # within a frame
+        assert future.cancelled()
+    assert recorder.worker.call(lambda: 1).cancelled()
+
+
+def test_catch_up_goes_through_the_pairs_kept():
+    with Recorder() as recorder:
+        recorder.gate.clear()
+        recorder.worker.put(pair(1), 1)
+        assert recorder.entered.wait(10)
+        for number in range(2, 21):
+            recorder.worker.put(pair(number), 1)
+        entry = recorder.worker.find(5 * MS, 0)
+        future = recorder.worker.call(lambda: recorder.worker.resume_from(entry))
+        recorder.gate.set()
+        future.result(10)
+        recorder.settle()
+        assert recorder.handled[0] == 1
+        assert recorder.handled[1:] == list(range(6, 21))
+
+
+def test_catch_up_skips_what_the_time_does_not_allow():
+    with Recorder(catch_up_s=0.2, step_s=0.05) as recorder:
+        for number in range(1, 41):
+            recorder.worker.put(pair(number), 1)
+        recorder.settle()
+        entry = recorder.worker.find(1 * MS, 0)
+        recorder.handled.clear()
+        recorder.worker.call(lambda: recorder.worker.resume_from(entry)).result(10)
+        recorder.settle()
+        assert recorder.handled[-1] == 40
+        assert len(recorder.handled) <= 10
+
+
+def test_find_says_what_is_wrong_with_a_stamp():
+    with Recorder() as recorder:
+        with pytest.raises(LookupError, match="no pair of images has come in yet"):
+            recorder.worker.find(None, 0)
+        for number in range(100, 110):
+            recorder.worker.put(pair(number), 1)
+        assert recorder.worker.find(None, 0).pair == pair(109)
+        assert recorder.worker.find(104 * MS, 0).pair == pair(104)
+        with pytest.raises(LookupError, match="ahead of the newest pair"):
+            recorder.worker.find(200 * MS, 0)
+        with pytest.raises(LookupError, match="older than the oldest pair kept"):
+            recorder.worker.find(50 * MS, 0)
+
+
+def test_find_waits_for_a_pair_on_its_way():
+    with Recorder() as recorder:
+        recorder.worker.put(pair(1), 1)
+        late = threading.Timer(0.05, lambda: recorder.worker.put(pair(2), 1))
+        late.start()
+        assert recorder.worker.find(2 * MS, 10).pair == pair(2)
