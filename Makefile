@@ -30,21 +30,22 @@ help:
 setup: $(build)
 
 $(venv): scripts/make_venv.sh scripts/fix_ros_wheels.py $(wildcard requirements/*.txt)
-	scripts/make_venv.sh $(ros)
-	touch $@
+	@scripts/make_venv.sh $(ros)
+	@touch $@
 
+# A build for another ROS, or one that did not end, is no start for this one.
 $(build): $(venv) $(listed_changed) scripts/colcon_build.sh env.sh CMakeLists.txt package.xml \
           $(wildcard msg/* srv/* csrc/* scripts/*)
-	[ -e $@ ] || rm -rf build install # what was built for another ROS is no start for this one
-	scripts/colcon_build.sh
+	@[ -e $@ ] || rm -rf build install
+	@scripts/colcon_build.sh
 	@echo '$(linked)' > $(listed)
-	touch $@
+	@touch $@
 
 demo: setup
-	. ./env.sh && install/lib/ainet_ros/demo $(if $(SEQUENCE),--sequence '$(SEQUENCE)')
+	@. ./env.sh && install/lib/ainet_ros/demo $(if $(SEQUENCE),--sequence '$(SEQUENCE)')
 
 test: setup
-	. ./env.sh && python -m pytest test
+	@. ./env.sh && python -m pytest test
 
 check: $(venv)
 	. ./env.sh && ruff check . && ruff format --check . && mypy

@@ -5,24 +5,31 @@
 //     h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t        h: (channels, states)
 //     y_t = C_t . h_t + D u_t,   out_t = y_t silu(z_t)
 //
-// Channels are independent, so they are both the SIMD lanes (blocks of `LANES` channels) and the
-// unit that threads share. Time goes in chunks of `chunk` steps; nothing larger than one chunk of
-// one block holds (steps, states, channels). The forward pass may save the state at the start of
-// each chunk, from which the backward pass recomputes the states of that chunk.
+// Channels do not depend on each other: they are the lanes of the vectors here, and what threads
+// share out. Time goes in chunks; only one chunk of one vector of channels ever holds its
+// (steps, states, channels). The forward pass may save the state before each chunk, from which the
+// backward pass computes the states of that chunk again.
 //
-// Every loop over `lane` has a constant length and no branch: the compiler makes it vectors. The
-// body is compiled once for each instruction set below and chosen when it runs.
+// The vectors are GCC's and Clang's vector types, so that the same lines become AVX-512, AVX2,
+// SSE2 or NEON; each form is compiled, and the best that the machine has is chosen when it runs.
 
 #include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <cmath>
-#include <exception>
+#include <new>
+#include <system_error>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT extern "C" __attribute__((visibility("default")))
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"  // about passing vectors: every such function is inlined
+#endif
 
 // A (batch, channels or states, steps) array; strides in elements; data null where absent.
 struct Series {
@@ -30,426 +37,447 @@ struct Series {
   int64_t batch, channel, step;
 };
 
-// Mirrored by `_Problem` in ainet_ros/network/scan.py; a change here is a new ABI version.
+// Mirrored by `_Problem` in ainet_ros/network/scan.py: a change here is a new ABI_VERSION.
 struct Problem {
   int64_t batch, channels, steps, states, chunk, threads;
-  int64_t softplus;
-  Series u, delta, z, B, C;
-  void *A, *D, *bias;       // (channels, states), (channels), (channels); D and bias may be null
-  Series out;               // forward only
-  void *last;               // (batch, channels, states), forward only
-  void *saved;              // (batch, chunks, states, channels), state before each chunk; may be null in forward
-  Series grad_out;          // backward only, and all below
-  void *grad_last;          // (batch, channels, states); may be null
+  int64_t softplus;                   // whether delta is softplus(delta + bias)
+  Series u, delta, z, B, C;           // z may be absent
+  const void *A, *D, *bias;           // (channels, states), (channels), (channels); last two or null
+  Series out;                         // forward only
+  void* last;                         // (batch, channels, states), forward only
+  void* saved;                        // (batch, chunks, states, channels); forward: may be null
+  Series grad_out;                    // backward only, as all below
+  const void* grad_last;              // as last; may be null
   Series grad_u, grad_delta, grad_z;
   void *grad_A, *grad_D, *grad_bias;  // as A, D, bias
-  void *grad_B, *grad_C;    // (threads, batch, steps, states): one part a thread, to be summed
+  void *grad_B, *grad_C;              // (threads, batch, steps, states), to be summed over threads
 };
 
 namespace {
 
 constexpr int64_t ABI_VERSION = 1;
+constexpr double LOG2_E = 1.4426950408889634, LN_2 = 0.6931471805599453;
 
-template <class T> constexpr int LANES = 64 / sizeof(T);
+template <class T, int N> struct Simd {
+  typedef T Vec __attribute__((vector_size(N * sizeof(T))));
+  typedef int32_t Bits __attribute__((vector_size(N * sizeof(int32_t))));
+};
+template <class T, int N> using Vec = typename Simd<T, N>::Vec;
+template <int N> using Bits = typename Simd<float, N>::Bits;
 
-// ---- Elementary functions without branches ------------------------------------------------------
+// ---- Elementary functions, without branches -----------------------------------------------------
 
-// 2^x. Relative error 1e-7 (polynomial of degree 5, minimax on [-1/2, 1/2], exact at 0); 0 below
-// 2^-126, inf from 2^128, NaN for NaN.
-INLINE float exp2_(float x) {
-  constexpr float SHIFT = 12582912.0f + 127.0f;  // 1.5 * 2^23: rounds; 127: the exponent's bias
-  x = x < -127.0f ? -127.0f : x;
-  x = x > 128.0f ? 128.0f : x;
-  const float shifted = x + SHIFT;
-  const float r = x - (shifted - SHIFT);
-  uint32_t bits;
-  std::memcpy(&bits, &shifted, sizeof bits);
-  bits <<= 23;
-  float scale;
-  std::memcpy(&scale, &bits, sizeof scale);
-  float p = 0.001326472725f;
-  p = p * r + 0.009671512786f;
-  p = p * r + 0.05550733744f;
-  p = p * r + 0.2402224208f;
-  p = p * r + 0.6931469776f;
-  p = p * r + 1.0f;
-  return p * scale;
-}
-INLINE double exp2_(double x) { return std::exp2(x); }
-
-template <class T> INLINE T exp_(T x) { return exp2_(x * T(1.4426950408889634)); }
-
-// log(1 + x) for x in [0, 1], as 2 atanh(x / (2 + x)). Relative error 1e-7.
-INLINE float log1p_(float x) {
-  const float s = x / (2.0f + x), v = s * s;
-  float p = 0.2801199206f;
-  p = p * v + 0.2800180429f;
-  p = p * v + 0.4002152729f;
-  p = p * v + 0.6666641628f;
-  p = p * v + 2.0f;
-  return p * s;
-}
-INLINE double log1p_(double x) { return std::log1p(x); }
-
-template <class T> INLINE T softplus(T x) {
-  const T magnitude = x < T(0) ? -x : x;
-  return (x > T(0) ? x : T(0)) + log1p_(exp_(-magnitude));
+// 2^x. Relative error 1e-7: a polynomial of degree 5, minimax on [-1/2, 1/2] and exact at 0. It is 0
+// below 2^-127, inf from 2^128 and NaN where x is not finite.
+template <class T, int N> INLINE Vec<T, N> exp2_(Vec<T, N> x) {
+  if constexpr (std::is_same_v<T, float>) {
+    constexpr float ROUND = 12582912.0f + 127.0f;  // 1.5 * 2^23 rounds; 127: the exponent's bias
+    constexpr int32_t LEAST = 0x4B400000, MOST = LEAST + 255;  // the bits of 1.5 * 2^23 + 0 to 255
+    const Vec<T, N> shifted = x + ROUND, r = x - (shifted - ROUND);
+    Bits<N> exponent = (Bits<N>)shifted;
+    exponent = exponent > LEAST ? exponent : LEAST + Bits<N>{};
+    exponent = exponent < MOST ? exponent : MOST + Bits<N>{};
+    Vec<T, N> p = 0.001326472725f * r + 0.009671512786f;
+    p = p * r + 0.05550733744f;
+    p = p * r + 0.2402224208f;
+    p = p * r + 0.6931469776f;
+    p = p * r + 1.0f;
+    return p * (Vec<T, N>)(exponent << 23);
+  } else {
+    for (int lane = 0; lane < N; ++lane) x[lane] = std::exp2(x[lane]);
+    return x;
+  }
 }
 
-template <class T> INLINE T sigmoid(T x) { return T(1) / (T(1) + exp_(-x)); }
+template <class T, int N> INLINE Vec<T, N> exp_(Vec<T, N> x) { return exp2_<T, N>(x * T(LOG2_E)); }
 
-// ---- Tiles: `steps` x `LANES` of a series, in contiguous memory ---------------------------------
-
-template <class T> INLINE const T* at(const Series& s, int64_t b, int64_t channel, int64_t step) {
-  return static_cast<const T*>(s.data) + b * s.batch + channel * s.channel + step * s.step;
+// log(1 + x) for x in [0, 1], as 2 atanh(s), s = x / (2 + x). Relative error 1e-7.
+template <class T, int N> INLINE Vec<T, N> log1p_(Vec<T, N> x) {
+  if constexpr (std::is_same_v<T, float>) {
+    const Vec<T, N> s = x / (2.0f + x), v = s * s;
+    Vec<T, N> p = 0.2801199206f * v + 0.2800180429f;
+    p = p * v + 0.4002152729f;
+    p = p * v + 0.6666641628f;
+    p = p * v + 2.0f;
+    return p * s;
+  } else {
+    for (int lane = 0; lane < N; ++lane) x[lane] = std::log1p(x[lane]);
+    return x;
+  }
 }
 
-template <class T>
+template <class T, int N> INLINE Vec<T, N> softplus(Vec<T, N> x) {
+  const Vec<T, N> zero{}, magnitude = x < zero ? -x : x;
+  return (x > zero ? x : zero) + log1p_<T, N>(exp_<T, N>(-magnitude));
+}
+
+template <class T, int N> INLINE Vec<T, N> sigmoid(Vec<T, N> x) {
+  return T(1) / (T(1) + exp_<T, N>(-x));
+}
+
+// ---- Memory -------------------------------------------------------------------------------------
+
+template <class T, int N> INLINE Vec<T, N> get(const T* from) {
+  Vec<T, N> v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class T, int N> INLINE void put(T* to, Vec<T, N> v) { std::memcpy(to, &v, sizeof v); }
+
+template <class T, int N> INLINE void add(T* to, Vec<T, N> v) { put<T, N>(to, get<T, N>(to) + v); }
+
+// The first `width` lanes, zeros in the others.
+template <class T, int N> INLINE Vec<T, N> gather(const T* from, int64_t width) {
+  if (width == N) return get<T, N>(from);
+  Vec<T, N> v{};
+  for (int64_t lane = 0; lane < width; ++lane) v[lane] = from[lane];
+  return v;
+}
+
+template <class T> INLINE T* at(const Series& s, int64_t b, int64_t channel, int64_t step) {
+  return static_cast<T*>(s.data) + b * s.batch + channel * s.channel + step * s.step;
+}
+
+// A tile: (steps, N channels) of a series, the channels past `width` zero.
+template <class T, int N>
 INLINE void load(T* tile, const Series& s, int64_t b, int64_t channel, int64_t step, int64_t steps,
                  int64_t width) {
-  constexpr int W = LANES<T>;
-  const T* from = at<T>(s, b, channel, step);
-  for (int64_t t = 0; t < steps; ++t) {
-    const T* row = from + t * s.step;
-    if (width == W && s.channel == 1) {
-      for (int lane = 0; lane < W; ++lane) tile[t * W + lane] = row[lane];
-    } else {
-      for (int lane = 0; lane < W; ++lane)
-        tile[t * W + lane] = lane < width ? row[lane * s.channel] : T(0);
-    }
+  const T* from = at<const T>(s, b, channel, step);
+  if (s.channel == 1 && width == N) {
+    for (int64_t t = 0; t < steps; ++t) put<T, N>(tile + t * N, get<T, N>(from + t * s.step));
+    return;
   }
+  if (width < N) std::fill(tile, tile + steps * N, T(0));
+  for (int64_t lane = 0; lane < width; ++lane)
+    for (int64_t t = 0; t < steps; ++t) tile[t * N + lane] = from[lane * s.channel + t * s.step];
 }
 
-template <class T>
+template <class T, int N>
 INLINE void store(const T* tile, const Series& s, int64_t b, int64_t channel, int64_t step,
                   int64_t steps, int64_t width) {
-  constexpr int W = LANES<T>;
-  T* to = const_cast<T*>(at<T>(s, b, channel, step));
-  for (int64_t t = 0; t < steps; ++t) {
-    T* row = to + t * s.step;
-    if (width == W && s.channel == 1) {
-      for (int lane = 0; lane < W; ++lane) row[lane] = tile[t * W + lane];
-    } else {
-      for (int64_t lane = 0; lane < width; ++lane) row[lane * s.channel] = tile[t * W + lane];
-    }
+  T* to = at<T>(s, b, channel, step);
+  if (s.channel == 1 && width == N) {
+    for (int64_t t = 0; t < steps; ++t) put<T, N>(to + t * s.step, get<T, N>(tile + t * N));
+    return;
   }
+  for (int64_t lane = 0; lane < width; ++lane)
+    for (int64_t t = 0; t < steps; ++t) to[lane * s.channel + t * s.step] = tile[t * N + lane];
 }
 
 // (steps, states) of B or C.
 template <class T>
-INLINE void load_states(T* tile, const Series& s, int64_t b, int64_t step, int64_t steps, int64_t N) {
-  const T* from = at<T>(s, b, 0, step);
+INLINE void load_states(T* to, const Series& s, int64_t b, int64_t step, int64_t steps,
+                        int64_t states) {
+  const T* from = at<const T>(s, b, 0, step);
   for (int64_t t = 0; t < steps; ++t)
-    for (int64_t n = 0; n < N; ++n) tile[t * N + n] = from[t * s.step + n * s.channel];
+    for (int64_t n = 0; n < states; ++n) to[t * states + n] = from[t * s.step + n * s.channel];
 }
 
-// `width` values of a vector over channels, the other lanes `fill`.
-template <class T>
-INLINE void load_lanes(T* lanes, const void* from, int64_t channel, int64_t width, T fill) {
-  for (int lane = 0; lane < LANES<T>; ++lane)
-    lanes[lane] = from && lane < width ? static_cast<const T*>(from)[channel + lane] : fill;
+// ---- What both directions share -----------------------------------------------------------------
+
+// The channels of one thread in vectors, and time in chunks.
+template <class T, int N> struct Layout {
+  const Problem& p;
+  int64_t first, end, vectors, chunks;
+  std::vector<T> A;  // (vectors, states, N), times log2(e): exp(delta A) is exp2(delta A log2(e))
+
+  Layout(const Problem& problem, int64_t first, int64_t end)
+      : p(problem), first(first), end(end), vectors((end - first + N - 1) / N),
+        chunks((p.steps + p.chunk - 1) / p.chunk), A(vectors * p.states * N) {
+    for (int64_t channel = first; channel < end; ++channel)
+      for (int64_t n = 0; n < p.states; ++n)
+        A[index(channel, n)] =
+            static_cast<const T*>(p.A)[channel * p.states + n] * T(LOG2_E);
+  }
+  // The states before chunk c: (states, channels), from `channel` on.
+  T* saved(int64_t b, int64_t c, int64_t channel) const {
+    return static_cast<T*>(p.saved) + (b * chunks + c) * p.states * p.channels + channel;
+  }
+  // Of a channel's state in a (vectors, states, N) array.
+  int64_t index(int64_t channel, int64_t n) const {
+    const int64_t local = channel - first;
+    return (local / N * p.states + n) * N + local % N;
+  }
+};
+
+// `delta` as it enters the scan, from delta as given.
+template <class T, int N>
+INLINE void discretize(T* delta, Vec<T, N> bias, bool with_softplus, int64_t steps) {
+  for (int64_t t = 0; t < steps; ++t) {
+    const Vec<T, N> x = get<T, N>(delta + t * N) + bias;
+    put<T, N>(delta + t * N, with_softplus ? softplus<T, N>(x) : x);
+  }
 }
 
-// A of one block of channels as (states, LANES), times log2(e): exp(delta A) = exp2(delta A log2(e)).
-template <class T> INLINE void load_A(T* block, const Problem& p, int64_t channel, int64_t width) {
-  constexpr int W = LANES<T>;
-  for (int64_t n = 0; n < p.states; ++n)
-    for (int64_t lane = 0; lane < W; ++lane)
-      block[n * W + lane] =
-          lane < width ? static_cast<const T*>(p.A)[(channel + lane) * p.states + n] *
-                             T(1.4426950408889634)
-                       : T(0);
+// N values of a vector over channels; zeros where it is null.
+template <class T, int N>
+INLINE Vec<T, N> of_channels(const void* vector, int64_t channel, int64_t width) {
+  return vector ? gather<T, N>(static_cast<const T*>(vector) + channel, width) : Vec<T, N>{};
 }
 
-// delta as it enters the scan.
-template <class T>
-INLINE void discretize(T* delta, const T* bias, bool with_softplus, int64_t steps) {
-  constexpr int W = LANES<T>;
-  for (int64_t t = 0; t < steps; ++t)
-    for (int lane = 0; lane < W; ++lane) delta[t * W + lane] += bias[lane];
-  if (with_softplus)
-    for (int64_t i = 0; i < steps * W; ++i) delta[i] = softplus(delta[i]);
+// (states, N) from and to (states, channels).
+template <class T, int N>
+INLINE void gather_states(T* to, const T* from, int64_t states, int64_t channels, int64_t width) {
+  for (int64_t n = 0; n < states; ++n)
+    put<T, N>(to + n * N, gather<T, N>(from + n * channels, width));
+}
+
+template <class T, int N>
+INLINE void scatter_states(T* to, const T* from, int64_t states, int64_t channels, int64_t width) {
+  for (int64_t n = 0; n < states; ++n) std::copy(from + n * N, from + n * N + width, to + n * channels);
+}
+
+// The sums over lanes of `count` vectors.
+template <class T, int N> INLINE void sum_lanes(T* sums, const T* lanes, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    T sum = T(0);
+    for (int lane = 0; lane < N; ++lane) sum += lanes[i * N + lane];
+    sums[i] = sum;
+  }
 }
 
 // ---- Forward ------------------------------------------------------------------------------------
 
-// Channels [first, end) of every sequence.
-template <class T> INLINE void forward(const Problem& p, int64_t first, int64_t end) {
-  constexpr int W = LANES<T>;
-  const int64_t N = p.states, blocks = (end - first + W - 1) / W;
-  const int64_t chunks = (p.steps + p.chunk - 1) / p.chunk;
-  std::vector<T> A(blocks * N * W), states(blocks * N * W), B(p.chunk * N), C(p.chunk * N);
-  std::vector<T> u_(p.chunk * W), delta_(p.chunk * W), z_(p.chunk * W), y_(p.chunk * W);
-  for (int64_t k = 0; k < blocks; ++k)
-    load_A(&A[k * N * W], p, first + k * W, std::min<int64_t>(W, end - first - k * W));
+template <class T, int N> INLINE void forward(const Problem& p, int64_t first, int64_t end, int64_t) {
+  const Layout<T, N> layout(p, first, end);
+  const int64_t S = p.states, tile = p.chunk * N;
+  std::vector<T> states(layout.A.size()), B_(p.chunk * S), C_(p.chunk * S), tiles(4 * tile);
+  T *B = B_.data(), *C = C_.data();
+  T *u = tiles.data(), *delta = u + tile, *z = delta + tile, *out = z + tile;
 
   for (int64_t b = 0; b < p.batch; ++b) {
     std::fill(states.begin(), states.end(), T(0));
-    for (int64_t c = 0; c < chunks; ++c) {
+    for (int64_t c = 0; c < layout.chunks; ++c) {
       const int64_t begin = c * p.chunk, steps = std::min(p.chunk, p.steps - begin);
-      load_states(B.data(), p.B, b, begin, steps, N);
-      load_states(C.data(), p.C, b, begin, steps, N);
-      for (int64_t k = 0; k < blocks; ++k) {
-        const int64_t channel = first + k * W, width = std::min<int64_t>(W, end - channel);
-        T* h = &states[k * N * W];
-        const T* a = &A[k * N * W];
-        if (p.saved) {
-          T* to = static_cast<T*>(p.saved) + ((b * chunks + c) * N) * p.channels + channel;
-          for (int64_t n = 0; n < N; ++n)
-            for (int64_t lane = 0; lane < width; ++lane) to[n * p.channels + lane] = h[n * W + lane];
-        }
-        T bias[W], skip[W];
-        load_lanes(bias, p.bias, channel, width, T(0));
-        load_lanes(skip, p.D, channel, width, T(0));
-        T *u = u_.data(), *delta = delta_.data(), *y = y_.data(), *z = z_.data();
-        load(u, p.u, b, channel, begin, steps, width);
-        load(delta, p.delta, b, channel, begin, steps, width);
-        discretize(delta, bias, p.softplus, steps);
+      load_states(B, p.B, b, begin, steps, S);
+      load_states(C, p.C, b, begin, steps, S);
+      for (int64_t k = 0; k < layout.vectors; ++k) {
+        const int64_t channel = first + k * N, width = std::min<int64_t>(N, end - channel);
+        const T* A = layout.A.data() + k * S * N;
+        T* h = states.data() + k * S * N;
+        if (p.saved)
+          scatter_states<T, N>(layout.saved(b, c, channel), h, S, p.channels, width);
+        load<T, N>(u, p.u, b, channel, begin, steps, width);
+        load<T, N>(delta, p.delta, b, channel, begin, steps, width);
+        discretize<T, N>(delta, of_channels<T, N>(p.bias, channel, width), p.softplus, steps);
+        const Vec<T, N> skip = of_channels<T, N>(p.D, channel, width);
 
         for (int64_t t = 0; t < steps; ++t) {
-          T du[W], sum[W], dt[W];
-          for (int lane = 0; lane < W; ++lane) {
-            dt[lane] = delta[t * W + lane];
-            du[lane] = dt[lane] * u[t * W + lane];
-            sum[lane] = T(0);
+          const Vec<T, N> delta_t = get<T, N>(delta + t * N), u_t = get<T, N>(u + t * N);
+          const Vec<T, N> input = delta_t * u_t;
+          Vec<T, N> y = skip * u_t;
+          for (int64_t n = 0; n < S; ++n) {
+            const Vec<T, N> decay = exp2_<T, N>(delta_t * get<T, N>(A + n * N));
+            const Vec<T, N> state = decay * get<T, N>(h + n * N) + input * B[t * S + n];
+            put<T, N>(h + n * N, state);
+            y += state * C[t * S + n];
           }
-          for (int64_t n = 0; n < N; ++n) {
-            const T Bn = B[t * N + n], Cn = C[t * N + n];
-            for (int lane = 0; lane < W; ++lane) {
-              const T decay = exp2_(dt[lane] * a[n * W + lane]);
-              const T state = decay * h[n * W + lane] + du[lane] * Bn;
-              h[n * W + lane] = state;
-              sum[lane] += state * Cn;
-            }
-          }
-          for (int lane = 0; lane < W; ++lane) y[t * W + lane] = sum[lane] + skip[lane] * u[t * W + lane];
+          put<T, N>(out + t * N, y);
         }
         if (p.z.data) {
-          load(z, p.z, b, channel, begin, steps, width);
-          for (int64_t i = 0; i < steps * W; ++i) y[i] *= z[i] * sigmoid(z[i]);
+          load<T, N>(z, p.z, b, channel, begin, steps, width);
+          for (int64_t t = 0; t < steps; ++t) {
+            const Vec<T, N> z_t = get<T, N>(z + t * N);
+            put<T, N>(out + t * N, get<T, N>(out + t * N) * z_t * sigmoid<T, N>(z_t));
+          }
         }
-        store(y, p.out, b, channel, begin, steps, width);
+        store<T, N>(out, p.out, b, channel, begin, steps, width);
       }
     }
-    for (int64_t k = 0; k < blocks; ++k) {
-      const int64_t channel = first + k * W, width = std::min<int64_t>(W, end - channel);
-      for (int64_t lane = 0; lane < width; ++lane)
-        for (int64_t n = 0; n < N; ++n)
-          static_cast<T*>(p.last)[(b * p.channels + channel + lane) * N + n] =
-              states[(k * N + n) * W + lane];
-    }
+    for (int64_t channel = first; channel < end; ++channel)
+      for (int64_t n = 0; n < S; ++n)
+        static_cast<T*>(p.last)[(b * p.channels + channel) * S + n] = states[layout.index(channel, n)];
   }
 }
 
 // ---- Backward -----------------------------------------------------------------------------------
 //
-// With g_t the gradient of h_t and e_t = g_t h_{t-1} exp(delta_t A):
-//     g_t = dy_t C_t + exp(delta_{t+1} A) g_{t+1}        dB_t = sum over channels of g_t delta_t u_t
-//     dC_t = sum over channels of dy_t h_t               dA = sum over t of e_t delta_t
-//     d delta_t = sum over n of (e_t A + g_t B_t u_t)    du_t = delta_t sum over n of g_t B_t + D dy_t
+// With g_t the gradient of h_t, dy_t that of y_t, decay_t = exp(delta_t A), e_t = g_t decay_t h_{t-1}:
+//
+//     g_t = dy_t C_t + decay_{t+1} g_{t+1}
+//     dA  = sum over t of e_t delta_t            dB_t = sum over channels of g_t delta_t u_t
+//     dD  = sum over t of dy_t u_t               dC_t = sum over channels of dy_t h_t
+//     d delta_t = e_t . A + (g_t . B_t) u_t      du_t = (g_t . B_t) delta_t + D dy_t
+//
+// (a dot sums over states).
 
-// Channels [first, end) of every sequence; `part` is the thread's own part of grad_B and grad_C.
-template <class T> INLINE void backward(const Problem& p, int64_t first, int64_t end, int64_t part) {
-  constexpr int W = LANES<T>;
-  const int64_t N = p.states, blocks = (end - first + W - 1) / W, tile = p.chunk * W;
-  const int64_t chunks = (p.steps + p.chunk - 1) / p.chunk;
-  std::vector<T> A(blocks * N * W), grad_A(blocks * N * W), carry(blocks * N * W);
-  std::vector<T> grad_D(blocks * W), grad_bias(blocks * W), B(p.chunk * N), C(p.chunk * N);
-  std::vector<T> h_(p.chunk * N * W + N * W), decay_(p.chunk * N * W);   // states h_{t-1}, h_t; exp(delta A)
-  std::vector<T> sum_B(p.chunk * N * W), sum_C(p.chunk * N * W);        // dB, dC, still by lane
-  std::vector<T> u_(tile), raw_(tile), delta_(tile), z_(tile), y_(tile), dy_(tile), du_(tile);
-  for (int64_t k = 0; k < blocks; ++k)
-    load_A(&A[k * N * W], p, first + k * W, std::min<int64_t>(W, end - first - k * W));
+template <class T, int N>
+INLINE void backward(const Problem& p, int64_t first, int64_t end, int64_t thread) {
+  const Layout<T, N> layout(p, first, end);
+  const int64_t S = p.states, tile = p.chunk * N;
+  std::vector<T> carry(layout.A.size());  // decay_{t+1} g_{t+1}
+  std::vector<T> grad_A(layout.A.size()), grad_D(layout.vectors * N), grad_bias(layout.vectors * N);
+  std::vector<T> B_(p.chunk * S), C_(p.chunk * S), tiles(5 * tile);
+  std::vector<T> h_((p.chunk + 1) * S * N), decay_(tile * S);  // of one chunk of one vector
+  std::vector<T> sum_B(tile * S), sum_C(tile * S);             // dB and dC of a chunk, by lane
+  T *B = B_.data(), *C = C_.data();
+  T *u = tiles.data(), *raw = u + tile, *delta = raw + tile, *dy = delta + tile, *z = dy + tile;
 
   for (int64_t b = 0; b < p.batch; ++b) {
-    for (int64_t k = 0; k < blocks; ++k)
-      for (int64_t n = 0; n < N; ++n)
-        for (int64_t lane = 0; lane < W; ++lane) {
-          const int64_t channel = first + k * W + lane;
-          carry[(k * N + n) * W + lane] =
-              p.grad_last && channel < end
-                  ? static_cast<const T*>(p.grad_last)[(b * p.channels + channel) * N + n]
-                  : T(0);
-        }
-    for (int64_t c = chunks - 1; c >= 0; --c) {
+    std::fill(carry.begin(), carry.end(), T(0));
+    if (p.grad_last)
+      for (int64_t channel = first; channel < end; ++channel)
+        for (int64_t n = 0; n < S; ++n)
+          carry[layout.index(channel, n)] =
+              static_cast<const T*>(p.grad_last)[(b * p.channels + channel) * S + n];
+    for (int64_t c = layout.chunks - 1; c >= 0; --c) {
       const int64_t begin = c * p.chunk, steps = std::min(p.chunk, p.steps - begin);
-      load_states(B.data(), p.B, b, begin, steps, N);
-      load_states(C.data(), p.C, b, begin, steps, N);
+      load_states(B, p.B, b, begin, steps, S);
+      load_states(C, p.C, b, begin, steps, S);
       std::fill(sum_B.begin(), sum_B.end(), T(0));
       std::fill(sum_C.begin(), sum_C.end(), T(0));
-      for (int64_t k = 0; k < blocks; ++k) {
-        const int64_t channel = first + k * W, width = std::min<int64_t>(W, end - channel);
-        const T* a = &A[k * N * W];
-        T *u = u_.data(), *delta = delta_.data(), *raw = raw_.data(), *y = y_.data();
-        T *dy = dy_.data(), *z = z_.data(), *du = du_.data(), *h = h_.data(), *decay = decay_.data();
-        T bias[W], skip[W];
-        load_lanes(bias, p.bias, channel, width, T(0));
-        load_lanes(skip, p.D, channel, width, T(0));
-        load(u, p.u, b, channel, begin, steps, width);
-        load(raw, p.delta, b, channel, begin, steps, width);
-        load(dy, p.grad_out, b, channel, begin, steps, width);
-        for (int64_t i = 0; i < steps * W; ++i) delta[i] = raw[i];
-        discretize(delta, bias, p.softplus, steps);
-
-        const T* from = static_cast<const T*>(p.saved) + ((b * chunks + c) * N) * p.channels + channel;
-        for (int64_t n = 0; n < N; ++n)
-          for (int64_t lane = 0; lane < W; ++lane)
-            h[n * W + lane] = lane < width ? from[n * p.channels + lane] : T(0);
-        for (int64_t t = 0; t < steps; ++t) {
-          const T *before = h + t * N * W, *dt = delta + t * W;
-          T *after = h + (t + 1) * N * W, *kept = decay + t * N * W;
-          T step_u[W], sum[W];
-          for (int lane = 0; lane < W; ++lane) {
-            step_u[lane] = dt[lane] * u[t * W + lane];
-            sum[lane] = T(0);
-          }
-          for (int64_t n = 0; n < N; ++n) {
-            const T Bn = B[t * N + n], Cn = C[t * N + n];
-            for (int lane = 0; lane < W; ++lane) {
-              const T d = exp2_(dt[lane] * a[n * W + lane]);
-              const T state = d * before[n * W + lane] + step_u[lane] * Bn;
-              kept[n * W + lane] = d;
-              after[n * W + lane] = state;
-              sum[lane] += state * Cn;
-            }
-          }
-          for (int lane = 0; lane < W; ++lane) y[t * W + lane] = sum[lane] + skip[lane] * u[t * W + lane];
-        }
+      for (int64_t k = 0; k < layout.vectors; ++k) {
+        const int64_t channel = first + k * N, width = std::min<int64_t>(N, end - channel);
+        const T* A = layout.A.data() + k * S * N;
+        const Vec<T, N> bias = of_channels<T, N>(p.bias, channel, width);
+        const Vec<T, N> skip = of_channels<T, N>(p.D, channel, width);
+        load<T, N>(u, p.u, b, channel, begin, steps, width);
+        load<T, N>(raw, p.delta, b, channel, begin, steps, width);
+        std::copy(raw, raw + steps * N, delta);
+        discretize<T, N>(delta, bias, p.softplus, steps);
+        load<T, N>(dy, p.grad_out, b, channel, begin, steps, width);
         if (p.z.data) {
-          load(z, p.z, b, channel, begin, steps, width);
-          for (int64_t i = 0; i < steps * W; ++i) {
-            const T gate = sigmoid(z[i]);
-            const T dz = dy[i] * y[i] * gate * (T(1) + z[i] * (T(1) - gate));
-            dy[i] *= z[i] * gate;
-            z[i] = dz;
+          load<T, N>(z, p.z, b, channel, begin, steps, width);
+          for (int64_t t = 0; t < steps; ++t) {
+            const Vec<T, N> z_t = get<T, N>(z + t * N), gate = sigmoid<T, N>(z_t);
+            const Vec<T, N> grad_out = get<T, N>(dy + t * N);
+            put<T, N>(dy + t * N, grad_out * z_t * gate);
+            // The gradient of z, but for the factor y.
+            put<T, N>(z + t * N, grad_out * gate * (T(1) + z_t * (T(1) - gate)));
           }
-          store(z, p.grad_z, b, channel, begin, steps, width);
         }
 
-        T *g_next = &carry[k * N * W], *dA = &grad_A[k * N * W];
-        T *dD = &grad_D[k * W], *dbias = &grad_bias[k * W];
+        gather_states<T, N>(h_.data(), layout.saved(b, c, channel), S, p.channels, width);
+        for (int64_t t = 0; t < steps; ++t) {
+          const T* before = h_.data() + t * S * N;
+          T *after = h_.data() + (t + 1) * S * N, *kept = decay_.data() + t * S * N;
+          T* dC = sum_C.data() + t * S * N;
+          const Vec<T, N> delta_t = get<T, N>(delta + t * N), u_t = get<T, N>(u + t * N);
+          const Vec<T, N> input = delta_t * u_t, dy_t = get<T, N>(dy + t * N);
+          Vec<T, N> y = skip * u_t;
+          for (int64_t n = 0; n < S; ++n) {
+            const Vec<T, N> decay = exp2_<T, N>(delta_t * get<T, N>(A + n * N));
+            const Vec<T, N> state = decay * get<T, N>(before + n * N) + input * B[t * S + n];
+            put<T, N>(kept + n * N, decay);
+            put<T, N>(after + n * N, state);
+            add<T, N>(dC + n * N, dy_t * state);
+            y += state * C[t * S + n];
+          }
+          put<T, N>(z + t * N, get<T, N>(z + t * N) * y);
+        }
+        if (p.z.data) store<T, N>(z, p.grad_z, b, channel, begin, steps, width);
+
+        T *g_next = carry.data() + k * S * N, *dA = grad_A.data() + k * S * N;
+        Vec<T, N> dD{}, dbias{};
         for (int64_t t = steps - 1; t >= 0; --t) {
-          const T *before = h + t * N * W, *after = h + (t + 1) * N * W, *kept = decay + t * N * W;
-          T *dB = &sum_B[t * N * W], *dC = &sum_C[t * N * W];
-          T dt[W], dyt[W], step_u[W], by_state[W], by_decay[W];
-          for (int lane = 0; lane < W; ++lane) {
-            dt[lane] = delta[t * W + lane];
-            dyt[lane] = dy[t * W + lane];
-            step_u[lane] = dt[lane] * u[t * W + lane];
-            by_state[lane] = by_decay[lane] = T(0);
+          const T *before = h_.data() + t * S * N, *kept = decay_.data() + t * S * N;
+          T* dB = sum_B.data() + t * S * N;
+          const Vec<T, N> delta_t = get<T, N>(delta + t * N), u_t = get<T, N>(u + t * N);
+          const Vec<T, N> input = delta_t * u_t, dy_t = get<T, N>(dy + t * N);
+          Vec<T, N> dinput{}, ddelta{};
+          for (int64_t n = 0; n < S; ++n) {
+            const Vec<T, N> g = get<T, N>(g_next + n * N) + dy_t * C[t * S + n];
+            const Vec<T, N> through = g * get<T, N>(kept + n * N);
+            const Vec<T, N> e = through * get<T, N>(before + n * N);
+            put<T, N>(g_next + n * N, through);
+            add<T, N>(dA + n * N, e * delta_t);
+            add<T, N>(dB + n * N, g * input);
+            dinput += g * B[t * S + n];
+            ddelta += e * get<T, N>(A + n * N);
           }
-          for (int64_t n = 0; n < N; ++n) {
-            const T Bn = B[t * N + n], Cn = C[t * N + n];
-            for (int lane = 0; lane < W; ++lane) {
-              const int64_t i = n * W + lane;
-              const T g = g_next[i] + dyt[lane] * Cn;
-              const T through = g * kept[i];
-              const T e = through * before[i];
-              g_next[i] = through;
-              dC[i] += dyt[lane] * after[i];
-              dB[i] += g * step_u[lane];
-              dA[i] += e * dt[lane];
-              by_state[lane] += g * Bn;
-              by_decay[lane] += e * a[i];
-            }
-          }
-          for (int lane = 0; lane < W; ++lane) {
-            const int64_t i = t * W + lane;
-            const T ut = u[i];
-            du[i] = by_state[lane] * dt[lane] + skip[lane] * dyt[lane];
-            delta[i] = by_decay[lane] * T(0.6931471805599453) + by_state[lane] * ut;
-            dD[lane] += dyt[lane] * ut;
-          }
+          ddelta = ddelta * T(LN_2) + dinput * u_t;
+          if (p.softplus) ddelta *= sigmoid<T, N>(get<T, N>(raw + t * N) + bias);
+          dD += dy_t * u_t;
+          dbias += ddelta;
+          put<T, N>(u + t * N, dinput * delta_t + skip * dy_t);
+          put<T, N>(delta + t * N, ddelta);
         }
-        if (p.softplus)
-          for (int64_t t = 0; t < steps; ++t)
-            for (int lane = 0; lane < W; ++lane)
-              delta[t * W + lane] *= sigmoid(raw[t * W + lane] + bias[lane]);
-        for (int64_t t = 0; t < steps; ++t)
-          for (int lane = 0; lane < W; ++lane) dbias[lane] += delta[t * W + lane];
-        store(du, p.grad_u, b, channel, begin, steps, width);
-        store(delta, p.grad_delta, b, channel, begin, steps, width);
+        add<T, N>(grad_D.data() + k * N, dD);
+        add<T, N>(grad_bias.data() + k * N, dbias);
+        store<T, N>(u, p.grad_u, b, channel, begin, steps, width);
+        store<T, N>(delta, p.grad_delta, b, channel, begin, steps, width);
       }
-      const int64_t row = ((part * p.batch + b) * p.steps + begin) * N;
-      for (int64_t i = 0; i < steps * N; ++i) {
-        T dB = T(0), dC = T(0);
-        for (int lane = 0; lane < W; ++lane) {
-          dB += sum_B[i * W + lane];
-          dC += sum_C[i * W + lane];
-        }
-        static_cast<T*>(p.grad_B)[row + i] = dB;
-        static_cast<T*>(p.grad_C)[row + i] = dC;
-      }
+      const int64_t row = ((thread * p.batch + b) * p.steps + begin) * S;
+      sum_lanes<T, N>(static_cast<T*>(p.grad_B) + row, sum_B.data(), steps * S);
+      sum_lanes<T, N>(static_cast<T*>(p.grad_C) + row, sum_C.data(), steps * S);
     }
   }
   for (int64_t channel = first; channel < end; ++channel) {
-    const int64_t k = (channel - first) / W, lane = (channel - first) % W;
-    for (int64_t n = 0; n < N; ++n)
-      static_cast<T*>(p.grad_A)[channel * N + n] = grad_A[(k * N + n) * W + lane];
-    if (p.grad_D) static_cast<T*>(p.grad_D)[channel] = grad_D[k * W + lane];
-    if (p.grad_bias) static_cast<T*>(p.grad_bias)[channel] = grad_bias[k * W + lane];
+    for (int64_t n = 0; n < S; ++n)
+      static_cast<T*>(p.grad_A)[channel * S + n] = grad_A[layout.index(channel, n)];
+    if (p.grad_D) static_cast<T*>(p.grad_D)[channel] = grad_D[channel - first];
+    if (p.grad_bias) static_cast<T*>(p.grad_bias)[channel] = grad_bias[channel - first];
   }
 }
 
 // ---- One compiled form for each instruction set -------------------------------------------------
 
-using Body = void (*)(const Problem&, int64_t first, int64_t end, int64_t part);
-
-struct Bodies {
-  Body forward_float, forward_double, backward_float, backward_double;
+struct Kernel {
+  void (*run)(const Problem&, int64_t first, int64_t end, int64_t thread);
+  int lanes;
 };
 
-#define BODIES(NAME, TARGET)                                                                       \
-  TARGET void NAME##_ff(const Problem& p, int64_t a, int64_t b, int64_t) { forward<float>(p, a, b); }   \
-  TARGET void NAME##_fd(const Problem& p, int64_t a, int64_t b, int64_t) { forward<double>(p, a, b); }  \
-  TARGET void NAME##_bf(const Problem& p, int64_t a, int64_t b, int64_t i) { backward<float>(p, a, b, i); }   \
-  TARGET void NAME##_bd(const Problem& p, int64_t a, int64_t b, int64_t i) { backward<double>(p, a, b, i); }  \
-  constexpr Bodies NAME{NAME##_ff, NAME##_fd, NAME##_bf, NAME##_bd};
+enum Direction { FORWARD, BACKWARD };
 
-BODIES(baseline, )  // on aarch64 this is NEON
-#if defined(__x86_64__)
-BODIES(avx2, __attribute__((target("avx2,fma"))))
-#if defined(__clang__)
-BODIES(avx512, __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))))
-#else
-BODIES(avx512, __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))))
-#endif
+#define KERNELS(NAME, BYTES, TARGET)                                                         \
+  template <class T, Direction D>                                                            \
+  TARGET void run_##NAME(const Problem& p, int64_t first, int64_t end, int64_t thread) {     \
+    if constexpr (D == FORWARD)                                                              \
+      forward<T, BYTES / sizeof(T)>(p, first, end, thread);                                  \
+    else                                                                                     \
+      backward<T, BYTES / sizeof(T)>(p, first, end, thread);                                 \
+  }                                                                                          \
+  template <class T, Direction D> constexpr Kernel NAME{run_##NAME<T, D>, BYTES / sizeof(T)};
+
+KERNELS(simd128, 16, )  // SSE2, and NEON on aarch64
+#ifdef __x86_64__
+KERNELS(simd256, 32, __attribute__((target("avx2,fma"))))
+KERNELS(simd512, 64, __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))))
 #endif
 
-const Bodies& bodies() {
-#if defined(__x86_64__)
+template <class T, Direction D> Kernel kernel() {
+#ifdef __x86_64__
+  __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    return avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2;
+    return simd512<T, D>;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return simd256<T, D>;
 #endif
-  return baseline;
+  return simd128<T, D>;
 }
 
-// Channels in `threads` runs of whole blocks, the first on the calling thread. 0 where all went well.
-int run(const Problem& p, Body body, int64_t lanes) {
-  const int64_t blocks = (p.channels + lanes - 1) / lanes;
-  std::vector<std::exception_ptr> errors(p.threads);
+// Whole vectors of channels to each thread, the caller's among them. 0, or 1 where something failed.
+template <class T, Direction D> int run(const Problem& p) noexcept {
+  static const Kernel chosen = kernel<T, D>();
+  const int64_t vectors = (p.channels + chosen.lanes - 1) / chosen.lanes;
+  std::atomic<int> failed{0};
   const auto work = [&](int64_t i) {
-    const int64_t first = blocks * i / p.threads * lanes;
-    const int64_t end = std::min(p.channels, blocks * (i + 1) / p.threads * lanes);
+    const int64_t first = vectors * i / p.threads * chosen.lanes;
+    const int64_t end = std::min(p.channels, vectors * (i + 1) / p.threads * chosen.lanes);
     try {
-      body(p, first, end, i);
-    } catch (...) {
-      errors[i] = std::current_exception();
+      chosen.run(p, first, end, i);
+    } catch (const std::bad_alloc&) {
+      failed = 1;
     }
   };
   std::vector<std::thread> others;
-  for (int64_t i = 1; i < p.threads; ++i) others.emplace_back(work, i);
+  for (int64_t i = 1; i < p.threads; ++i) {
+    try {
+      others.emplace_back(work, i);
+    } catch (const std::system_error&) {  // no more threads to be had
+      work(i);
+    }
+  }
   work(0);
   for (auto& thread : others) thread.join();
-  return std::any_of(errors.begin(), errors.end(), [](const auto& e) { return bool(e); });
+  return failed;
 }
 
 }  // namespace
 
 EXPORT int64_t ainet_scan_abi() { return ABI_VERSION; }
-EXPORT int ainet_scan_forward_float(const Problem* p) { return run(*p, bodies().forward_float, LANES<float>); }
-EXPORT int ainet_scan_forward_double(const Problem* p) { return run(*p, bodies().forward_double, LANES<double>); }
-EXPORT int ainet_scan_backward_float(const Problem* p) { return run(*p, bodies().backward_float, LANES<float>); }
-EXPORT int ainet_scan_backward_double(const Problem* p) { return run(*p, bodies().backward_double, LANES<double>); }
+EXPORT int ainet_scan_forward_float(const Problem* p) { return run<float, FORWARD>(*p); }
+EXPORT int ainet_scan_forward_double(const Problem* p) { return run<double, FORWARD>(*p); }
+EXPORT int ainet_scan_backward_float(const Problem* p) { return run<float, BACKWARD>(*p); }
+EXPORT int ainet_scan_backward_double(const Problem* p) { return run<double, BACKWARD>(*p); }

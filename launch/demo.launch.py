@@ -6,13 +6,14 @@ The target is initialised from the recording's true boxes, at each start of the 
     ros2 launch ainet_ros demo.launch.py source:=path/to/recording rviz:=true
 """
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
 
 # The tracker's own arguments (weights, device, rviz, log_level, ...) pass through to it.
 ARGUMENTS = [

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tracker on the topics of two cameras, with RViz on request.
 
-    ros2 launch ainet_ros tracker.launch.py rgb:=/camera/image_raw thermal:=/flir/image_raw
+ros2 launch ainet_ros tracker.launch.py rgb:=/camera/image_raw thermal:=/flir/image_raw
 """
 
-from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchContext, LaunchDescription
 
 CONFIG = PathJoinSubstitution([FindPackageShare("ainet_ros"), "config"])
 BOOLEANS = ["true", "false"]

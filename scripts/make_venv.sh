@@ -75,4 +75,5 @@ fi
 .venv/bin/python -m pip install --disable-pip-version-check "${arguments[@]}"
 if [ "$ros" = wheels ]; then
     .venv/bin/python scripts/fix_ros_wheels.py
+    touch .venv/local_setup.sh # colcon warns of a prefix that has none
 fi

@@ -83,6 +83,14 @@ def test_slow_thermal_camera_is_paired_at_its_own_rate():
     assert all(abs(a - b) <= 17 for a, b in stamps(pairs))
 
 
+def test_images_that_come_sooner_than_their_rhythm_are_paired():
+    pairing = NearestTime(50 * MS, 10)
+    steady = [100 * k for k in range(10)]
+    feed(pairing, interleaved(steady, steady))
+    assert stamps(feed(pairing, [(RGB, 910), (THERMAL, 910)])) == [(910, 910)]
+    assert stamps(feed(pairing, [(THERMAL, 925), (RGB, 925)])) == [(925, 925)]
+
+
 def test_offset_is_added_to_the_thermal_stamps_and_theirs_are_given_out():
     pairing = NearestTime(5 * MS, 5, offset_ns=-100 * MS)
     pairs = feed(pairing, interleaved([0, 33, 66], [100, 133, 166]))

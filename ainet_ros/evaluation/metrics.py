@@ -83,9 +83,13 @@ def score(results: npt.ArrayLike, truth: npt.ArrayLike) -> Score:
     _repeat_over_invalid(found)
     seen = (true > 0).all(1)  # false for NaN too
     with np.errstate(invalid="ignore", divide="ignore"):
-        offset = found[:, :2] + found[:, 2:] / 2 - true[:, :2] - true[:, 2:] / 2
-        center = np.where(seen, np.hypot(*offset.T), -1)
-        normalized = np.where(seen, np.hypot(*(offset / true[:, 2:]).T), -1)
+        centers, size = (
+            [boxes[:, :2] + (boxes[:, 2:] - 1) / 2 for boxes in (found, true)],
+            true[:, 2:],
+        )
+        center = np.where(seen, _length(centers[0] - centers[1]), -1)
+        # Divided before the difference is taken, as there: on the threshold, float32 tells.
+        normalized = np.where(seen, _length(centers[0] / size - centers[1] / size), -1)
         overlap = np.where(seen, iou(found, true), -1)
     return Score(
         len(true),
@@ -113,6 +117,10 @@ def iou(first: npt.NDArray, second: npt.NDArray) -> npt.NDArray:
     opposite = np.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
     shared = (opposite - corner).clip(min=0).prod(1)
     return shared / (first[:, 2:].prod(1) + second[:, 2:].prod(1) - shared)
+
+
+def _length(vectors: npt.NDArray) -> npt.NDArray:
+    return np.sqrt((vectors**2).sum(1))
 
 
 def _repeat_over_invalid(boxes: Boxes) -> None:

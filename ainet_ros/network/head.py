@@ -18,6 +18,8 @@ class CenterHead(nn.Module):
         self.score = branch(config, 1)
         self.offset = branch(config, 2)
         self.size = branch(config, 2)
+        # CornerNet's start: few cells hold a centre, so the first scores are near 0.1.
+        nn.init.constant_(self.score[-1].bias, -2.19)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """tokens: (batch, F * F, C), row by row.

@@ -4,9 +4,10 @@
 Free of ROS, so that it can be tested message by message; `filters.NearestTimePairs` puts it
 behind message_filters' interface.
 
-A pair is given out as soon as no message still to come can better it. What may still come is
-bounded by the shortest of the last intervals of each stream, so that two cameras of one rate and
-a small offset are paired on the arrival of the later image and not one period after it.
+A pair is given out as soon as no message still to come is likely to better it: the next one of a
+stream is expected after the shortest of its last intervals. So two cameras of one rate and a small
+offset are paired on the arrival of the later image and not one period after it. A message is given
+up only when no partner can come, whatever the rhythm.
 """
 
 from __future__ import annotations
@@ -76,7 +77,12 @@ class _Stream:
 
     @property
     def earliest_next(self) -> float:
-        """No message still to come has an aligned stamp below this."""
+        """No message to come has an aligned stamp below this."""
+        return float("-inf") if self.newest is None else self.newest + 1
+
+    @property
+    def expected_next(self) -> float:
+        """Nor, by the stream's rhythm, below this."""
         return float("-inf") if self.newest is None else self.newest + max(self.period, 1)
 
     def clear(self) -> None:
@@ -182,8 +188,8 @@ class NearestTime:
                     rgb.queue.popleft()
                     continue
                 index -= 1
-            elif _may_come_within(reach, stamp, thermal.earliest_next) or (
-                len(rgb.queue) == 1 and _may_come_within(reach, other, rgb.earliest_next)
+            elif _may_come_within(reach, stamp, thermal.expected_next) or (
+                len(rgb.queue) == 1 and _may_come_within(reach, other, rgb.expected_next)
             ):
                 return
             rgb.queue.popleft()

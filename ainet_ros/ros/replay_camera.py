@@ -2,18 +2,17 @@
 """The node `replay_camera`: a recording, or a generated scene, as two camera topics.
 
 Beside the images it publishes `~/frame` (std_msgs/Header): the stamp of each RGB image and, as
-its frame_id, the name of the source's frame that it shows. It ends with its source unless it
-loops.
+its frame_id, the number of the source's frame that it shows, from 0. It ends with its source
+unless it loops.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
-import itertools
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,11 +23,12 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from ainet_ros.ros.images import to_compressed, to_image
-from ainet_ros.ros.parameters import CameraParameters, declare, describe
+from ainet_ros.ros.table import Table, declare, parameter, updated
 from ainet_ros.vision.scenes import Scene
 from ainet_ros.vision.sources import Frame, Source, open_source
 
@@ -39,14 +39,103 @@ LINGER_S = 0.5
 """So long the node stays after its last image, which else may not arrive."""
 
 
-class Stream(NamedTuple):
-    """What one of the two cameras publishes."""
+@dataclass(frozen=True)
+class CameraParameters(Table):
+    """Parameters of `replay_camera`."""
 
-    publisher: Any
-    encoding: str
-    compression: str
-    """jpeg or png; empty: raw."""
-    frame_id: str
+    source: str = parameter(
+        "",
+        "Recording to publish: a folder or video pair, or a rosbag2 bag; empty: a generated "
+        "scene.",
+        read_only=True,
+    )
+    seed: int = parameter(0, "Seed of the generated scene.", limits=(0, 2**31 - 1), read_only=True)
+    rate: float = parameter(
+        0.0,
+        "Pairs a second; 0: the recording's own rate.",
+        unit="Hz",
+        limits=(0.0, 1000.0),
+        read_only=True,
+    )
+    thermal_offset: float = parameter(
+        0.0,
+        "Thermal images come later than the RGB images by this, in stamp and in time.",
+        unit="s",
+        limits=(0.0, 10.0),
+        read_only=True,
+    )
+    jitter: float = parameter(
+        0.0,
+        "Standard deviation of the stamps and times around their rhythm.",
+        unit="s",
+        limits=(0.0, 1.0),
+        read_only=True,
+    )
+    loop: bool = parameter(False, "Begin again at the end.")
+    paused: bool = parameter(False, "Repeat the present pair, with new stamps.")
+    rgb_transport: str = parameter(
+        "raw",
+        "raw publishes rgb/image_raw, compressed publishes rgb/image_raw/compressed (JPEG).",
+        choices=("raw", "compressed"),
+        read_only=True,
+    )
+    thermal_transport: str = parameter(
+        "raw",
+        "The same for thermal/image_raw (PNG).",
+        choices=("raw", "compressed"),
+        read_only=True,
+    )
+    rgb_encoding: str = parameter(
+        "rgb8", "Of raw RGB images.", choices=("rgb8", "bgr8", "rgba8", "bgra8"), read_only=True
+    )
+    thermal_encoding: str = parameter(
+        "auto",
+        "Of thermal images; auto: as they are recorded. 8-bit recordings become 16 bit as counts "
+        "of 10000 + 20 times the grey value.",
+        choices=("auto", "mono8", "8UC3", "mono16", "16UC1"),
+        read_only=True,
+    )
+    rgb_frame: str = parameter("rgb_optical_frame", "frame_id of RGB images.", read_only=True)
+    thermal_frame: str = parameter(
+        "thermal_optical_frame", "frame_id of thermal images.", read_only=True
+    )
+
+
+class Shot(NamedTuple):
+    """An image to be published; shots sort by their time."""
+
+    due: float
+    """`time.monotonic`."""
+    stream: str
+    """rgb or thermal."""
+    number: int
+    """Of the frame in the source, from 0."""
+    stamp_ns: int
+    image: npt.NDArray[Any]
+
+
+def thermal_as(image: npt.NDArray[Any], encoding: str) -> tuple[npt.NDArray[Any], str]:
+    """A thermal image's pixels and encoding, for the parameter thermal_encoding.
+
+    Raises ValueError for 16-bit pixels in an 8-bit encoding.
+    """
+    grey = image if image.ndim == 2 else image[..., 1]
+    if encoding == "auto":
+        if image.dtype == np.uint16:
+            return image, "mono16"
+        return image, "mono8" if image.ndim == 2 else "rgb8"
+    if encoding in ("mono16", "16UC1"):
+        if image.dtype == np.uint8:
+            grey = COUNTS_OF_BLACK + COUNTS_PER_GREY * grey.astype(np.uint16)
+        return grey, encoding
+    if image.dtype != np.uint8:
+        raise ValueError(
+            f"thermal_encoding {encoding} holds 8-bit images and the recording has "
+            f"{image.dtype}: set it to auto or mono16"
+        )
+    if encoding == "8UC3":
+        return np.repeat(grey[..., None], 3, axis=2), encoding
+    return grey, encoding
 
 
 class ReplayCamera(Node):
@@ -57,30 +146,18 @@ class ReplayCamera(Node):
         super().__init__("replay_camera", **kwargs)
         self._values = declare(self, CameraParameters)
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        parameters = self._values
-        rate = parameters.rate or None
+        values = self._values
+        rate = values.rate or None
         self.source: Source = (
-            open_source(parameters.source, rate=rate)
-            if parameters.source
-            else Scene(parameters.seed)
+            open_source(values.source, rate=rate) if values.source else Scene(values.seed)
         )
         self._period = 1 / (rate or self.source.rate)
-        self._random = np.random.default_rng(parameters.seed)
-        self._rgb = self._stream(
-            "rgb/image_raw",
-            parameters.rgb_transport,
-            "jpeg",
-            parameters.rgb_encoding,
-            parameters.rgb_frame,
+        self._random = np.random.default_rng(values.seed)
+        self._rgb_publisher = self._camera_publisher("rgb/image_raw", values.rgb_transport)
+        self._thermal_publisher = self._camera_publisher(
+            "thermal/image_raw", values.thermal_transport
         )
-        self._thermal = self._stream(
-            "thermal/image_raw",
-            parameters.thermal_transport,
-            "png",
-            parameters.thermal_encoding,
-            parameters.thermal_frame,
-        )
-        self._names = self.create_publisher(Header, "~/frame", 100)
+        self._frame_publisher = self.create_publisher(Header, "~/frame", 100)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
         self.get_logger().info(
@@ -92,30 +169,29 @@ class ReplayCamera(Node):
 
         Raises ValueError where the recording does not go into the encodings asked for.
         """
-        waiting: list[tuple[float, int, Stream, npt.NDArray[Any], str]] = []  # a heap by time
-        numbers = itertools.count()
+        waiting: list[Shot] = []  # a heap by time
         due = time.monotonic()
-        for frame in self._frames():
-            offsets = (0.0, self._values.thermal_offset)
-            images = (frame.rgb, self._encoded_thermal(frame.thermal))
-            for stream, offset, image in zip(
-                (self._rgb, self._thermal), offsets, images, strict=True
-            ):
-                when = due + offset + self._jitter()
-                heapq.heappush(waiting, (when, next(numbers), stream, image, frame.name))
+        for number, frame in self._frames():
+            offsets = {"rgb": 0.0, "thermal": self._values.thermal_offset}
+            now_ns, now = self.get_clock().now().nanoseconds, time.monotonic()
+            for stream, image in (("rgb", frame.rgb), ("thermal", frame.thermal)):
+                shot_due = due + offsets[stream] + self._jitter()
+                # The stamp is when it is due, so that an offset of 0 gives equal stamps.
+                stamp_ns = now_ns + round((shot_due - now) * 1e9)
+                heapq.heappush(waiting, Shot(shot_due, stream, number, stamp_ns, image))
             due = max(due + self._period, time.monotonic())
             self._publish_until(due - self._period / 2, waiting)
         self._publish_until(float("inf"), waiting)
         self.get_logger().info("the source has ended")
         self._spin_until(time.monotonic() + LINGER_S)
 
-    def _frames(self) -> Iterator[Frame]:
+    def _frames(self) -> Iterator[tuple[int, Frame]]:
         """The source's frames, over and over with `loop`, each repeated while `paused`."""
         while True:
-            for frame in self.source:
-                yield frame
+            for number, frame in enumerate(self.source):
+                yield number, frame
                 while self._values.paused:
-                    yield frame
+                    yield number, frame
             if not self._values.loop:
                 return
 
@@ -124,37 +200,30 @@ class ReplayCamera(Node):
         limit = 0.45 * self._period
         return float(np.clip(self._random.normal(0, self._values.jitter), -limit, limit))
 
-    def _encoded_thermal(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        encoding = self._values.thermal_encoding
-        if encoding in ("mono16", "16UC1"):
-            if image.dtype == np.uint8:
-                grey = image if image.ndim == 2 else image[..., 1]
-                return (COUNTS_OF_BLACK + COUNTS_PER_GREY * grey.astype(np.uint16)).astype(
-                    np.uint16
-                )
-            return image
-        if image.dtype != np.uint8:
-            raise ValueError(
-                f"thermal_encoding {encoding} holds 8-bit images and {self.source.name} has "
-                f"{image.dtype}: set it to mono16"
-            )
-        if encoding == "8UC3":
-            return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-        return image if image.ndim == 2 else image[..., 1]
-
-    def _publish_until(self, end: float, waiting: list[Any]) -> None:
+    def _publish_until(self, end: float, waiting: list[Shot]) -> None:
         """Publish what is due before `end` (`time.monotonic`), each at its time."""
-        while waiting and waiting[0][0] <= end:
-            due, _, stream, image, name = heapq.heappop(waiting)
-            self._spin_until(due)
-            header = Header(stamp=self.get_clock().now().to_msg(), frame_id=stream.frame_id)
-            if stream is self._rgb:
-                self._names.publish(Header(stamp=header.stamp, frame_id=name))
-            stream.publisher.publish(
-                to_compressed(image, stream.compression, header)
-                if stream.compression
-                else to_image(image, stream.encoding, header)
-            )
+        while waiting and waiting[0].due <= end:
+            shot = heapq.heappop(waiting)
+            self._spin_until(shot.due)
+            self._publish(shot)
+
+    def _publish(self, shot: Shot) -> None:
+        values = self._values
+        stamp = Time(nanoseconds=shot.stamp_ns).to_msg()
+        if shot.stream == "rgb":
+            self._frame_publisher.publish(Header(stamp=stamp, frame_id=str(shot.number)))
+            header = Header(stamp=stamp, frame_id=values.rgb_frame)
+            if values.rgb_transport == "compressed":
+                self._rgb_publisher.publish(to_compressed(shot.image, "jpeg", header))
+            else:
+                self._rgb_publisher.publish(to_image(shot.image, values.rgb_encoding, header))
+            return
+        image, encoding = thermal_as(shot.image, values.thermal_encoding)
+        header = Header(stamp=stamp, frame_id=values.thermal_frame)
+        if values.thermal_transport == "compressed":
+            self._thermal_publisher.publish(to_compressed(image, "png", header))
+        else:
+            self._thermal_publisher.publish(to_image(image, encoding, header))
 
     def _spin_until(self, when: float) -> None:
         while True:
@@ -163,20 +232,15 @@ class ReplayCamera(Node):
             if left <= 0:
                 return
 
-    def _stream(
-        self, topic: str, transport: str, compression: str, encoding: str, frame_id: str
-    ) -> Stream:
+    def _camera_publisher(self, topic: str, transport: str) -> Any:
         # Reliable, depth 5: subscribers of either kind are served.
         if transport == "compressed":
-            publisher = self.create_publisher(CompressedImage, f"{topic}/compressed", 5)
-            return Stream(publisher, encoding, compression, frame_id)
-        return Stream(self.create_publisher(Image, topic, 5), encoding, "", frame_id)
+            return self.create_publisher(CompressedImage, f"{topic}/compressed", 5)
+        return self.create_publisher(Image, topic, 5)
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        known = describe(CameraParameters)
-        values = {change.name: change.value for change in changes if change.name in known}
         try:
-            self._values = dataclasses.replace(self._values, **values)
+            self._values = updated(self._values, changes)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

@@ -8,7 +8,6 @@ checks run in a third executor thread. They meet in `Worker` only.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 import time
@@ -16,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
@@ -36,7 +35,8 @@ from ainet_ros.ros.engine import Engine, Settings
 from ainet_ros.ros.filters import NearestTimePairs, Subscriber, stamp_ns
 from ainet_ros.ros.images import cv_bridge, to_compressed, to_image
 from ainet_ros.ros.pairing import NearestTime, Pair
-from ainet_ros.ros.parameters import TrackerParameters, declare, describe
+from ainet_ros.ros.parameters import TrackerParameters
+from ainet_ros.ros.table import declare, updated
 from ainet_ros.ros.worker import Entry, RecentPairs, Worker
 from ainet_ros.srv import InitTarget, ResetTarget
 from ainet_ros.tracker import Track
@@ -138,17 +138,16 @@ class TrackerNode(Node):
         topics = " and ".join(camera.sub.topic_name for camera in self._cameras)
         self.get_logger().info(f"ready: waiting for {topics}")
 
-    def deactivate(self) -> bool:
-        """Stop tracking; say whether the worker ended in time (it may be within a frame)."""
+    def deactivate(self) -> None:
+        """Stop tracking. Waits at most `STOP_TIMEOUT_S` for the frame that is being tracked."""
         if self._worker is None:
-            return True
+            return
         self.destroy_timer(self._check_timer)
         for camera in self._cameras:
             self.destroy_subscription(camera.sub)
         self._cameras = []
-        ended = self._worker.stop(STOP_TIMEOUT_S)
+        self._worker.stop(STOP_TIMEOUT_S)
         self._worker = None
-        return ended
 
     def cleanup(self) -> None:
         """Let go of the network."""
@@ -223,12 +222,10 @@ class TrackerNode(Node):
         return None, message
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        known = describe(TrackerParameters)
-        values = {change.name: change.value for change in changes if change.name in known}
         try:
-            parameters = dataclasses.replace(self._values, **values)
+            parameters = updated(self._values, changes)
             settings = Settings.of(parameters)
-        except (TypeError, ValueError, OSError) as error:
+        except (ValueError, OSError) as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._values = parameters
         if self._pairing is not None:
@@ -351,11 +348,11 @@ def _wait(worker: Worker, function: Callable[[], Result]) -> Result:
         raise
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run the node until Ctrl-C or SIGTERM. Returns the exit status."""
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the node until Ctrl-C or SIGTERM, and end the process with its exit status."""
     rclpy.init(args=args)
     node: TrackerNode | None = None
-    status, ended = 0, True
+    status = 0
     try:
         node = TrackerNode()
         node.configure()
@@ -373,17 +370,15 @@ def main(args: list[str] | None = None) -> int:
             raise
     finally:
         if node is not None:
-            ended = node.deactivate()
+            node.deactivate()
             node.cleanup()
         rclpy.try_shutdown()
-    if not ended:
-        # The worker is within a long frame. Waiting would break the promise of a quick end, and
-        # an interpreter that is taken down below a running network may crash.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    return status
+    # All is closed. On a small or busy computer the interpreter would need seconds to take torch
+    # down, and it may crash where the worker is still within a frame.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

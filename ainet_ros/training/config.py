@@ -39,7 +39,7 @@ class TrainConfig:
     dfm_lr: float | None = None
     """Learning rate of the DFMs where they shall not go with the backbone."""
     frozen_blocks: int = 0
-    """Blocks, from the first, that keep their weights."""
+    """Blocks, from the first, that keep their weights; the embeddings before them too."""
     weight_decay: float = 1e-4
     clip: float = 0.1
     """Largest norm of the gradient."""

@@ -52,10 +52,13 @@ class Trainer:
         self.network = network.to(self.device)
         self.train_data, self.validation_data = train, validation
         self.averaged = copy.deepcopy(self.network).eval() if config.ema else self.network
-        for block in self.network.backbone.blocks[: config.frozen_blocks]:
-            block.requires_grad_(False)
+        if config.frozen_blocks:
+            backbone = self.network.backbone
+            backbone.requires_grad_(False)
+            for block in backbone.blocks[config.frozen_blocks :]:
+                block.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(
-            self._parameter_groups(), lr=config.lr, weight_decay=config.weight_decay
+            self._parameter_groups(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
         self.step = 0
         output.mkdir(parents=True, exist_ok=True)

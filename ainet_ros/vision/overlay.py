@@ -35,7 +35,8 @@ def draw(
 
     Args:
         rgb: uint8 (height, width, 3) in RGB order; not changed.
-        track: the tracker's answer for this image; None where there is no target.
+        track: the tracker's answer for this image; None where there is no target. A
+            score of NaN is left out.
         thermal: uint8 (h, w) or (h, w, 3) of the same field of view, for the inset at the
             bottom right; None for no inset.
         truth: x, y, w, h of a thin second box to compare with, in pixels.
@@ -51,6 +52,7 @@ def draw(
     unit = max(width, 520) / 640  # of lines and letters; small pictures stay legible
     state = "NO TARGET" if track is None else track.state.name
     color = COLORS[state]
+    label = state if track is None or np.isnan(track.score) else f"{state} {track.score:.2f}"
 
     if truth is not None and np.isfinite(truth).all():
         _box(canvas, truth, TRUTH_COLOR, max(1, round(unit)))
@@ -62,7 +64,7 @@ def draw(
         high, wide = inset.shape[:2]
         if high + gap <= height and wide + gap <= width:
             canvas[height - gap - high : height - gap, width - gap - wide : width - gap] = inset
-    _label(canvas, state if track is None else f"{state} {track.score:.2f}", unit, color)
+    _label(canvas, label, unit, color)
     if note:
         _label(canvas, note, unit, (255, 255, 255), bottom=True)
     return canvas

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pass of a tracker over a recording, from the box of its first frame."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ainet_ros.tracker import Box, State, Timing, Track, Tracker
+from ainet_ros.vision.boxes import Boxes
+from ainet_ros.vision.registration import Registration
+from ainet_ros.vision.sources import Frame, Source, is_sequence
+from ainet_ros.vision.thermal import ToneMap
+
+STREAMS = ("both", "rgb", "thermal")
+
+
+class Step(NamedTuple):
+    """One frame of a pass.
+
+    Attributes:
+        frame: as it was recorded.
+        thermal: uint8, in the geometry of the RGB image.
+        track: the tracker's answer; for the first frame the given box, with a score of NaN.
+    """
+
+    frame: Frame
+    thermal: npt.NDArray[np.uint8]
+    track: Track
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a pass gave.
+
+    Attributes:
+        boxes: (N, 4) float64 x, y, w, h in pixels of the RGB image, the given one first.
+        scores: (N,) float64, 0..1; NaN for the first frame, which is not searched.
+        fps: frames a second of the tracker with tone mapping and registration, without reading
+            the recording; NaN where only one frame was there.
+    """
+
+    boxes: npt.NDArray[np.float64]
+    scores: npt.NDArray[np.float64]
+    fps: float
+
+
+def true_boxes(source: Source) -> Boxes:
+    """The true boxes of a recording, (M, 4) as in `Source`, fit to start from and to score by.
+
+    Raises:
+        ValueError: the first frame's is not known, or no other frame's.
+    """
+    if source.boxes is None or len(source.boxes) < 2 or np.isnan(source.boxes[0]).any():
+        raise ValueError(
+            f"{source.name}: true boxes of the first frame and of at least one more are needed"
+        )
+    return source.boxes
+
+
+def run(
+    tracker: Tracker,
+    source: Source,
+    box: Box,
+    *,
+    stream: str = "both",
+    tone_map: ToneMap | None = None,
+    registration: Registration | None = None,
+    on_step: Callable[[Step], object] | None = None,
+) -> Result:
+    """Tracks through a recording.
+
+    Args:
+        tracker: started anew on the first frame.
+        source: the recording.
+        box: x, y, w, h of the target in the first frame, pixels of the RGB image.
+        stream: ``both``, or the one stream that the network is given as both modalities.
+        tone_map: for 16-bit thermal images; by default percentiles smoothed over time.
+        registration: of the thermal images; by default they are resized to the RGB images.
+        on_step: is called after each frame.
+
+    Raises:
+        ValueError: `stream` is none of `STREAMS`, or images or box are not fit to be tracked.
+    """
+    if stream not in STREAMS:
+        raise ValueError(f"stream {stream!r} is none of {', '.join(STREAMS)}")
+    tone_map = tone_map or ToneMap()
+    registration = registration or Registration()
+    boxes: list[Box] = []
+    scores: list[float] = []
+    seconds = 0.0
+    for frame in source:
+        started = time.perf_counter()
+        size = (frame.rgb.shape[1], frame.rgb.shape[0])
+        thermal = registration.warp(tone_map(frame.thermal), size)
+        seen = _streams(frame.rgb, thermal, stream)
+        if boxes:
+            track = tracker.track(*seen)
+            seconds += time.perf_counter() - started
+        else:
+            tracker.init(*seen, box)
+            track = Track(box, np.nan, State.TRACKING, Timing(0.0, 0.0, 0.0))
+        boxes.append(track.box)
+        scores.append(track.score)
+        if on_step:
+            on_step(Step(frame, thermal, track))
+    fps = (len(boxes) - 1) / seconds if seconds > 0 else np.nan
+    return Result(np.array(boxes, np.float64), np.array(scores, np.float64), fps)
+
+
+def find_sequences(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Finds the sequences with true boxes: the folder itself, or those in it.
+
+    Returns:
+        The sequences and the folders that are none, each in order of their names.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: there is no sequence.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    if is_sequence(folder):
+        return [folder], []
+    inner = sorted(path for path in folder.iterdir() if path.is_dir())
+    sequences = [path for path in inner if is_sequence(path)]
+    if not sequences:
+        raise ValueError(
+            f"{folder}: no sequence here or one level down; a sequence is a folder with "
+            "visible/, infrared/ and init.txt"
+        )
+    return sequences, [path for path in inner if path not in sequences]
+
+
+def _streams(
+    rgb: npt.NDArray[np.uint8], thermal: npt.NDArray[np.uint8], stream: str
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    if stream == "rgb":
+        return rgb, rgb
+    if stream == "thermal":
+        color = thermal if thermal.ndim == 3 else np.repeat(thermal[..., None], 3, axis=2)
+        return color, color
+    return rgb, thermal

@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo: a camera and the tracker as two processes, and an operator who starts the target.
+
+It leaves an annotated video, the boxes and a summary in a folder. With ``--attach`` it is the
+operator only, for nodes that run already, until Ctrl-C (see launch/demo.launch.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+import yaml
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.utilities import remove_ros_args
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Header
+
+from ainet_ros.evaluation import metrics
+from ainet_ros.msg import Box, Track
+from ainet_ros.ros.filters import stamp_ns
+from ainet_ros.srv import InitTarget
+from ainet_ros.vision import boxes as box_files
+from ainet_ros.vision.encoding import decode_compressed
+from ainet_ros.vision.scenes import Scene
+from ainet_ros.vision.sources import Source, open_source
+from ainet_ros.vision.video import VideoWriter
+
+START_TIMEOUT_S = 120.0
+"""So long the nodes may take to start: a small computer is slow to load torch and weights."""
+ANSWER_TIMEOUT_S = 5.0
+"""So long the last answer may take."""
+STOP_TIMEOUT_S = 5.0
+NAMESPACE = "/demo"
+DEPTH = 100
+STATES = {Track.NO_TARGET: "NO TARGET", Track.TRACKING: "TRACKING", Track.LOST: "LOST"}
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message says why."""
+
+
+class Operator(Node):
+    """Starts the target on a frame's true box and keeps what the tracker answers.
+
+    Whenever the recording begins again, so does the target.
+    """
+
+    def __init__(self, source: Source, *, record: bool, **kwargs: Any) -> None:
+        super().__init__("operator", **kwargs)
+        if source.boxes is None or not np.isfinite(source.boxes).all(1).any():
+            raise DemoError(f"{source.name} has no true box to start the target with")
+        self._source = source
+        self._truth = source.boxes
+        self._numbers: dict[int, int] = {}  # frame by stamp
+        self._newest = -1  # frame
+        self._init = self.create_client(InitTarget, "ainet/init")
+        self._init_answer: Any = None
+        self._arrivals: collections.deque[float] = collections.deque(maxlen=20)
+        self._printed = 0.0
+        self.started_on: int | None = None
+        """The frame whose true box the target was started with."""
+        self.tracks: dict[int, Track] = {}
+        """Answers by frame, from the one after `started_on`."""
+        self.latency_ms: dict[int, float] = {}
+        """From the RGB image's stamp until the answer came here."""
+        self.pictures: dict[int, bytes] = {}
+        """Overlays, as JPEG."""
+        self.create_subscription(Header, "replay_camera/frame", self._on_frame, DEPTH)
+        self.create_subscription(Track, "ainet/track", self._on_track, DEPTH)
+        if record:
+            self.create_subscription(
+                CompressedImage, "ainet/overlay/compressed", self._on_overlay, DEPTH
+            )
+
+    @property
+    def seen(self) -> int:
+        """Frames published after the one that the target was started on."""
+        return 0 if self.started_on is None else self._newest - self.started_on
+
+    def play(self) -> None:
+        """Have the paused camera go on."""
+        client = self.create_client(SetParameters, "replay_camera/set_parameters")
+        if not client.wait_for_service(ANSWER_TIMEOUT_S):
+            raise DemoError("the camera does not answer")
+        change = Parameter("paused", value=False).to_parameter_msg()
+        client.call_async(SetParameters.Request(parameters=[change]))
+
+    def _on_frame(self, frame: Header) -> None:
+        number = int(frame.frame_id)
+        if number < self._newest:  # the recording begins again
+            self.started_on = None
+            self._numbers.clear()
+            self.tracks.clear()
+            self.latency_ms.clear()
+        self._newest = number
+        self._numbers[stamp_ns(frame.stamp)] = number
+        if self.started_on is None and self._init_answer is None:
+            self._start(number, frame)
+
+    def _start(self, number: int, frame: Header) -> None:
+        known = number < len(self._truth) and np.isfinite(self._truth[number]).all()
+        if not known or not self._init.service_is_ready():
+            return
+        x, y, width, height = self._truth[number].tolist()
+        request = InitTarget.Request(
+            box=Box(x=x, y=y, width=width, height=height), stamp=frame.stamp
+        )
+        self._init_answer = self._init.call_async(request)
+        self._init_answer.add_done_callback(lambda answer: self._on_started(number, answer))
+
+    def _on_started(self, number: int, answer: Any) -> None:
+        self._init_answer = None
+        result = answer.result()
+        if result.success:
+            self.started_on = number
+        else:
+            self.get_logger().warning(f"the target did not start: {result.message}")
+
+    def _on_track(self, track: Track) -> None:
+        number = self._numbers.get(stamp_ns(track.header.stamp))
+        if number is None or self.started_on is None or number <= self.started_on:
+            return
+        age_ns = self.get_clock().now().nanoseconds - stamp_ns(track.header.stamp)
+        self.tracks[number] = track
+        self.latency_ms[number] = age_ns / 1e6
+        self._arrivals.append(time.monotonic())
+        self._print_line(number, track)
+
+    def _on_overlay(self, picture: CompressedImage) -> None:
+        number = self._numbers.get(stamp_ns(picture.header.stamp))
+        if number is not None:
+            self.pictures[number] = bytes(picture.data)
+
+    def _print_line(self, number: int, track: Track) -> None:
+        live = sys.stdout.isatty()
+        now = time.monotonic()
+        if not live and now - self._printed < 1:
+            return
+        self._printed = now
+        rate = (len(self._arrivals) - 1) / max(now - self._arrivals[0], 1e-3)
+        text = (
+            f"frame {number + 1:4d}/{len(self._source)}  {STATES[track.state]:9s} "
+            f"score {track.score:.2f}  {rate:5.1f} fps  "
+            f"latency {self.latency_ms[number]:6.1f} ms"
+        )
+        if number < len(self._truth) and np.isfinite(self._truth[number]).all():
+            overlap = metrics.iou(_boxes([track]), self._truth[number][None])[0]
+            text += f"  overlap {overlap:.2f}"
+        print(f"\r{text}" if live else text, end="" if live else "\n", flush=True)
+
+
+def _boxes(tracks: list[Track]) -> np.ndarray:
+    """(N, 4) x, y, w, h."""
+    return np.array([(t.box.x, t.box.y, t.box.width, t.box.height) for t in tracks])
+
+
+def summarize(operator: Operator, source: Source, rate: float) -> dict[str, Any]:
+    """The figures of a run. Raises DemoError where nothing was tracked."""
+    first = operator.started_on
+    numbers = sorted(operator.tracks)
+    if first is None or not numbers:
+        raise DemoError("no frame was tracked")
+    tracks = [operator.tracks[number] for number in numbers]
+    stamps = [stamp_ns(track.header.stamp) for track in tracks]
+    latency = np.percentile([operator.latency_ms[number] for number in numbers], [50, 95, 99])
+    span_s = (stamps[-1] - stamps[0]) / 1e9
+    summary: dict[str, Any] = {
+        "sequence": source.name,
+        "camera_rate_hz": rate,
+        "frames": operator.seen,
+        "answered": len(numbers),
+        "lost": sum(track.state == Track.LOST for track in tracks),
+        "frames_per_second": round((len(numbers) - 1) / span_s, 2) if span_s > 0 else None,
+        "latency_ms": {
+            name: round(float(value), 1)
+            for name, value in zip(("p50", "p95", "p99"), latency, strict=True)
+        },
+        "network_ms_p50": round(float(np.median([t.latency.network_ms for t in tracks])), 1),
+    }
+    truth = source.boxes
+    assert truth is not None
+    if len(truth) > first + 1:
+        score = metrics.score(all_boxes(operator, truth), truth[first:])
+        summary["auc"] = round(score.auc, 4)
+        summary["precision"] = round(score.precision, 4)
+        summary["normalized_precision"] = round(score.normalized_precision, 4)
+    return summary
+
+
+def all_boxes(operator: Operator, truth: np.ndarray) -> np.ndarray:
+    """(N, 4) boxes from the start frame on; a frame without an answer has the one before."""
+    assert operator.started_on is not None
+    rows = [truth[operator.started_on]]
+    last = max(len(truth) - 1, operator.started_on + operator.seen)
+    for number in range(operator.started_on + 1, last + 1):
+        track = operator.tracks.get(number)
+        rows.append(rows[-1] if track is None else _boxes([track])[0])
+    return np.array(rows)
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """The summary for people."""
+    latency = summary["latency_ms"]
+    lines = [
+        f"{summary['sequence']}: {summary['answered']} of {summary['frames']} frames answered "
+        f"at {summary['frames_per_second']} a second, {summary['lost']} of them LOST",
+        f"latency, image stamp to answer: median {latency['p50']} ms, 95 % {latency['p95']} ms, "
+        f"99 % {latency['p99']} ms (network {summary['network_ms_p50']} ms)",
+    ]
+    if "auc" in summary:
+        lines.append(
+            f"success AUC {summary['auc']:.3f}, precision {summary['precision']:.3f}, "
+            f"normalized precision {summary['normalized_precision']:.3f}"
+        )
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def nodes(
+    source: str, seed: int, rate: float, tracker: dict[str, Any], output: Path
+) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """The camera, paused, and the tracker as processes; ended with the context."""
+    camera = {"source": source, "seed": seed, "rate": rate, "paused": True}
+    # Nothing is to be missed or to be drawn twice.
+    tracker = {"overlay_rate": 0.0, **tracker}
+    processes = {}
+    try:
+        for module, parameters in (("replay_camera", camera), ("tracker_node", tracker)):
+            file = output / f"{module}.yaml"
+            file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
+            command = [sys.executable, "-m", f"ainet_ros.ros.{module}", "--ros-args"]
+            command += ["-r", f"__ns:={NAMESPACE}", "--params-file", str(file)]
+            with (output / f"{module}.log").open("wb") as log:
+                processes[module] = subprocess.Popen(command, stdout=log, stderr=log)
+        yield processes
+    finally:
+        for process in processes.values():
+            process.send_signal(signal.SIGINT)
+        for process in processes.values():
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_for(
+    what: str,
+    condition: Callable[[], bool],
+    timeout_s: float,
+    operator: Operator,
+    needed: dict[str, subprocess.Popen[bytes]],
+    output: Path,
+) -> None:
+    """Spin the operator until the condition holds.
+
+    Raises DemoError after `timeout_s`, or where a process that is needed has ended.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        rclpy.spin_once(operator, timeout_sec=0.1)
+        for module, process in needed.items():
+            if process.poll() is not None:
+                log = (output / f"{module}.log").read_text(errors="replace")
+                tail = "\n".join(log.splitlines()[-10:])
+                raise DemoError(f"{module} ended with status {process.returncode}:\n{tail}")
+        if time.monotonic() > deadline:
+            raise DemoError(f"{what}: not within {timeout_s:g} s; see the logs in {output}")
+
+
+def run(source: Source, arguments: argparse.Namespace) -> None:
+    """Run the processes and the operator to the end of the source, and write what came of it."""
+    output: Path = arguments.output
+    output.mkdir(parents=True, exist_ok=True)
+    tracker = {} if arguments.weights is None else {"weights": arguments.weights}
+    print(f"{source.name}: {len(source)} frames at {arguments.rate:g} Hz; starting the nodes")
+    with nodes(arguments.sequence, arguments.seed, arguments.rate, tracker, output) as processes:
+        operator = Operator(source, record=True, namespace=NAMESPACE)
+        wait_for(
+            "the target's start",
+            lambda: operator.started_on is not None,
+            START_TIMEOUT_S,
+            operator,
+            processes,
+            output,
+        )
+        operator.play()
+        camera = processes["replay_camera"]
+        alive = {"tracker_node": processes["tracker_node"]}
+        longest = 2 * len(source) / arguments.rate + START_TIMEOUT_S
+        wait_for(
+            "the recording's end",
+            lambda: camera.poll() is not None,
+            longest,
+            operator,
+            alive,
+            output,
+        )
+        if camera.returncode != 0:
+            wait_for("the camera", lambda: False, 0, operator, processes, output)
+        last = len(source) - 1
+        # A frame that is never answered shows in the summary.
+        with contextlib.suppress(DemoError):
+            wait_for(
+                "the last answer",
+                lambda: last in operator.tracks and last in operator.pictures,
+                ANSWER_TIMEOUT_S,
+                operator,
+                alive,
+                output,
+            )
+    print()
+    summary = summarize(operator, source, arguments.rate)
+    text = describe(summary)
+    (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (output / "summary.txt").write_text(text + "\n")
+    assert source.boxes is not None
+    box_files.write(output / "boxes.txt", all_boxes(operator, source.boxes))
+    with VideoWriter(output / "track.mp4", arguments.rate) as video:
+        for number in sorted(operator.pictures):
+            video.write(decode_compressed(operator.pictures[number]))
+    print(f"{text}\nvideo, boxes and summary are in {output}")
+
+
+def attach(source: Source) -> None:
+    """Be the operator of nodes that run already."""
+    rclpy.spin(Operator(source, record=False))
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line, ROS arguments left out."""
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser.add_argument(
+        "--sequence", default="", metavar="PATH", help="recording with boxes; else a made scene"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the made scene (default 0)")
+    parser.add_argument(
+        "--rate", type=float, default=5.0, metavar="HZ", help="of the camera (default 5)"
+    )
+    parser.add_argument("--weights", help="name or file (default: the node's)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("demo_output"), help="folder (default demo_output)"
+    )
+    parser.add_argument(
+        "--attach", action="store_true", help="start the target of nodes that run already"
+    )
+    parsed = parser.parse_args(arguments)
+    if not 0 < parsed.rate <= 1000:
+        parser.error(f"--rate: {parsed.rate:g} is outside 0 to 1000 Hz")
+    return parsed
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the demo. Returns the exit status: 0 where the target was tracked."""
+    arguments = parse(remove_ros_args(sys.argv if args is None else args)[1:])
+    if not arguments.attach:
+        # The demo's nodes meet on this machine only.
+        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    rclpy.init(args=args)
+    try:
+        source = (
+            open_source(arguments.sequence, rate=arguments.rate)
+            if arguments.sequence
+            else Scene(arguments.seed)
+        )
+        if arguments.attach:
+            attach(source)
+        else:
+            run(source, arguments)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 0 if arguments.attach else 130
+    except (DemoError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,555 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training samples: a template and a search region of one target in two modalities.
+
+Sample i depends on the seed and on i alone. Three kinds of samples are mixed: a region of a still
+pair, seen twice; an object cut out of one pair and moved over another, among look-alikes and
+behind occluders; two frames of a video. In some the target is absent from the search region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from ..tracker import crop
+from . import synthesis
+from .degradation import Degradation, Severities
+from .recordings import Cutout, Recordings, Still, Track
+from .synthesis import Layer, Scene
+
+Image = NDArray[np.uint8]
+Rng = np.random.Generator
+Box = crop.Box
+
+MIX = {"still": 0.35, "paste": 0.45, "video": 0.20}
+VIDEOS = {"rgb_video": 0.5, "rgbt_video": 0.15, "rgbt_clips": 0.2, "ir_video": 0.15}
+"""Shares of the videos, by folder."""
+KINDS = {"person": 0.60, "car": 0.25, "bicycle": 0.15}
+"""Shares of the pasted objects."""
+THINGS = 0.25
+"""Share of the pasted objects that are a region of another pair instead."""
+DEAD_STREAM = 0.15
+"""Share of one-modality videos whose other stream is black rather than imitated."""
+
+
+@dataclass
+class View:
+    """Two pictures of a target, before degradation: (S, S, 4), boxes cx, cy, w, h in [0, 1]."""
+
+    template: Image
+    template_box: Box
+    search: Image
+    box: Box
+
+
+class TrainingData(Dataset[dict[str, Tensor]]):
+    """Samples made from the recordings under `root` (laid out as `recordings` says).
+
+    A sample is a dict of
+        template       (2, 3, T, T) uint8, modality 0 RGB, 1 thermal (three equal channels)
+        template_box   (4) float32, cx, cy, w, h of the target, in fractions of the template
+        search         (2, 3, S, S) uint8
+        box            (4) float32, the same in the search region; 0 where the target is absent.
+                       It may reach over the region's edge, its centre does not
+        present        bool, whether the target is in the search region
+
+    Args:
+        root: folder of the recordings.
+        cache: folder for the decoded recordings, about 2.2 GB; made on first use.
+        split: "train" or "validation": held-out recordings, and samples of their own.
+        seed: of all samples.
+        template_size, search_size: T and S in pixels.
+        template_factor, search_factor: side of the crops over the target's sqrt(w * h).
+        centre_jitter, scale_jitter: of the search region, as OSTrack has them: its centre lies
+            off the target by up to half of centre_jitter * sqrt(w * h) on each axis, its size is
+            scaled by exp(scale_jitter * normal).
+        template_centre_jitter, template_scale_jitter: the same of the box that the template is
+            cut by, since users draw inexact boxes; 0 as published.
+        absent: share of samples without the target.
+        largest_gap: frames between the two pictures of a video.
+        mix: shares of the kinds "still", "paste", "video".
+        degradation: options of `Degradation`, and of `Severities` under "severe"; all 0 leaves
+            the pictures as they are.
+        strict: refuse a part that is missing, broken or badly labelled, rather than report and
+            skip it (`problems` lists what was).
+        length: number of samples, `len()`; any run draws from the same endless row.
+
+    Raises:
+        FileNotFoundError, ValueError: as `Recordings`, and ValueError for a bad option.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        cache: str | Path,
+        split: str = "train",
+        seed: int = 0,
+        template_size: int = 84,
+        search_size: int = 168,
+        template_factor: float = 2.0,
+        search_factor: float = 4.0,
+        centre_jitter: float = 3.0,
+        scale_jitter: float = 0.25,
+        template_centre_jitter: float = 0.1,
+        template_scale_jitter: float = 0.05,
+        absent: float = 0.09,
+        largest_gap: int = 200,
+        mix: Mapping[str, float] | None = None,
+        degradation: Mapping[str, Any] | None = None,
+        strict: bool = False,
+        length: int = 1_000_000_000,
+    ) -> None:
+        if split not in ("train", "validation"):
+            raise ValueError(f"split is 'train' or 'validation', not {split!r}")
+        if not 0 <= absent < 1:
+            raise ValueError(f"absent is a share in [0, 1), not {absent}")
+        if centre_jitter >= search_factor:
+            raise ValueError(
+                f"centre_jitter {centre_jitter} would move the target out of a search region of "
+                f"factor {search_factor}"
+            )
+        recordings = Recordings(Path(root), Path(cache), strict)
+        self.recordings, self.problems = recordings, recordings.problems
+        self.split, self.seed, self.length = split, seed, length
+        self.template_size, self.search_size = template_size, search_size
+        self.template_factor, self.search_factor = template_factor, search_factor
+        self.centre_jitter, self.scale_jitter = centre_jitter, scale_jitter
+        self.template_jitter = template_centre_jitter, template_scale_jitter
+        self.absent, self.largest_gap = absent, largest_gap
+        self.degradation = _degradation(degradation or {})
+
+        self.stills = [s for s in recordings.stills if s.split == split]
+        self.warm = [s for s in self.stills if s.boxes]
+        self.tracks = {
+            folder: tracks
+            for folder in VIDEOS
+            if (tracks := [t for t in recordings.tracks
+                           if t.split == split and t.name.startswith(folder + "/")])
+        }
+        self.cutouts: dict[str, list[Cutout]] = {
+            kind: cutouts
+            for kind in KINDS
+            if (cutouts := [c for c in recordings.cutouts
+                            if c.split == split and c.kind == kind])
+        }
+        self.mix = self._possible({**MIX, **(mix or {})})
+
+    def _possible(self, mix: dict[str, float]) -> dict[str, float]:
+        """The shares of the kinds that the recordings allow, to a sum of 1."""
+        unknown = sorted(set(mix) - set(MIX))
+        if unknown:
+            raise ValueError(f"mix knows {sorted(MIX)}, not {unknown}")
+        if not self.stills:
+            mix = {**mix, "still": 0.0, "paste": 0.0}
+        if not self.tracks:
+            mix = {**mix, "video": 0.0}
+        total = sum(mix.values())
+        if total <= 0:
+            raise ValueError(f"no {self.split} sample can be made of the mix {mix}")
+        return {kind: share / total for kind, share in mix.items()}
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        if get_worker_info() is not None:
+            cv2.setNumThreads(0)
+        rng = np.random.default_rng((self.seed, int(self.split == "validation"), index))
+        present = rng.random() >= self.absent
+        make = {"still": self._still, "paste": self._paste, "video": self._video}
+        view = make[_pick(rng, self.mix)](rng, present)
+        return self._finish(rng, view, present)
+
+    def _finish(self, rng: Rng, view: View, present: bool) -> dict[str, Tensor]:
+        region = view.search
+        if present:
+            size = self.search_size
+            cx, cy, w, h = (v * size for v in view.box)
+            x0, y0 = max(0, int(cx - 0.75 * w)), max(0, int(cy - 0.75 * h))
+            region = view.search[y0 : int(cy + 0.75 * h) + 1, x0 : int(cx + 0.75 * w) + 1]
+        self.degradation.apply(rng, view.template, view.search, region)
+        if rng.random() < 0.5:
+            view.template, view.search = view.template[:, ::-1], view.search[:, ::-1]
+            view.template_box, view.box = _mirror(view.template_box), _mirror(view.box)
+        return {
+            "template": _to_tensor(view.template),
+            "template_box": torch.tensor(view.template_box, dtype=torch.float32),
+            "search": _to_tensor(view.search),
+            "box": torch.tensor(view.box if present else (0.0,) * 4, dtype=torch.float32),
+            "present": torch.tensor(present),
+        }
+
+    # The windows of a target.
+
+    def _template_window(self, rng: Rng, box: Box) -> crop.Window:
+        return _window(rng, box, self.template_factor, *self.template_jitter)
+
+    def _search_window(self, rng: Rng, box: Box) -> crop.Window:
+        return _window(rng, box, self.search_factor, self.centre_jitter, self.scale_jitter)
+
+    def _look(self, rng: Rng, first: Scene, box: Box, second: Scene, second_box: Box) -> View:
+        """The template of one scene and the search region of another."""
+        template, search = self._template_window(rng, box), self._search_window(rng, second_box)
+        return View(
+            first.render(template, self.template_size), template.to_crop(box),
+            second.render(search, self.search_size), search.to_crop(second_box),
+        )
+
+    # A region of a still, seen twice.
+
+    def _still(self, rng: Rng, present: bool) -> View:
+        still = _choose(rng, self.warm if self.warm and rng.random() < 0.45 else self.stills)
+        picture = self.recordings.image(still.image)
+        box = self._target(rng, still, picture)
+        x, y, w, h = box
+        centre = x + w / 2, y + h / 2
+        zoom, aspect = np.exp(rng.normal(0, 0.15)), np.exp(rng.uniform(-0.08, 0.08))
+        camera = synthesis.about(
+            centre, centre, (zoom * aspect, zoom / aspect),
+            rng.normal(0, 4), rng.uniform(-0.06, 0.06),
+        )
+        # The box of the inscribed ellipse: a turned rectangle's box would be too large.
+        ellipse = camera[:, :2] * [w / 2, h / 2]
+        half_w, half_h = np.hypot(ellipse[:, 0], ellipse[:, 1])
+        moved = centre[0] - half_w, centre[1] - half_h, 2 * half_w, 2 * half_h
+        if not present:
+            other = _choose(rng, self.stills)
+            picture_there = self.recordings.image(other.image)
+            place = self._target(rng, other, picture_there)
+            if other is still and _near(place, box):
+                place = _elsewhere(rng, place, box, picture.shape)
+            return self._look(rng, Scene(picture, _IDENTITY), box,
+                              Scene(picture_there, _IDENTITY), place)
+        scenes = [Scene(picture, _IDENTITY), Scene(picture, camera)]
+        if rng.random() < 0.12:
+            scenes[1] = replace(
+                scenes[1], layers=(self._occluder(rng, picture, moved),)
+            )
+        return self._look(rng, scenes[0], box, scenes[1], moved)
+
+    def _target(self, rng: Rng, still: Still, picture: Image) -> Box:
+        """What stands out warm in a still, or else a region with content."""
+        if still.boxes and rng.random() < 0.7:
+            x, y, w, h = _choose(rng, still.boxes)
+            return x, y, w, h
+        return _region(rng, picture)
+
+    # Objects on the background of another pair.
+
+    def _paste(self, rng: Rng, present: bool) -> View:
+        still = _choose(rng, self.stills)
+        background = self.recordings.image(still.image)
+        height, width = background.shape[:2]
+        patch, mask, kind = self._object(rng, None)
+        side = _log_uniform(rng, 12.0, min(300.0, 0.4 * min(height, width),
+                                           2.2 * np.sqrt(mask.size)))
+        centre = rng.uniform(0.08, 0.92, 2) * (width, height)
+        surroundings = _around(background, centre, 2 * side)
+        patch = synthesis.settle(rng, patch, mask, surroundings)
+        step = np.clip(centre + rng.normal(0, 1.2 * side, 2), 0, (width, height))
+        zoom = np.exp(rng.normal(0, 0.2))
+        camera = synthesis.about(
+            tuple(step), tuple(step), (np.exp(rng.normal(0, 0.1)),) * 2, rng.normal(0, 3)
+        )
+
+        others = [
+            self._alike(rng, kind, surroundings) for _ in range(rng.choice(5, p=_LOOK_ALIKES))
+        ]
+        sizes = [side * np.exp(rng.normal(0, 0.2)) for _ in others]
+        offsets = [_offset(rng) for _ in others]
+
+        first = _placed(rng, patch, mask, centre, side, kind)
+        second = _placed(rng, patch, mask, step, side * zoom, kind)
+        box, second_box = first.box(), second.box()
+        beside, beside_later = (
+            tuple(
+                _placed(rng, *other, at + offset * side * scale, size * scale, kind)
+                for other, size, offset in zip(others, sizes, moved, strict=True)
+            )
+            for at, scale, moved in (
+                (centre, 1.0, offsets),
+                (step, zoom, [o + rng.normal(0, 0.5, 2) if rng.random() < 0.7 else _offset(rng)
+                              for o in offsets]),
+            )
+        )
+        beside_later = tuple(
+            layer for layer in beside_later if not _near(layer.box(), second_box, 0.35)
+        )
+        layers = [*beside_later, second] if present else [*beside_later]
+        if present and rng.random() < 0.2:
+            layers.append(self._occluder(rng, background, second_box))
+        if not present and not layers:
+            layers.append(
+                _placed(rng, *self._alike(rng, kind, surroundings), step, side * zoom, kind)
+            )
+        # What stands beside the target in the template stays behind it.
+        return self._look(
+            rng, Scene(background, _IDENTITY, (*beside, first)), box,
+            Scene(background, camera, tuple(layers)), second_box,
+        )
+
+    def _object(self, rng: Rng, kind: str | None) -> tuple[Image, Image, str]:
+        """An object (h, w, 4), its mask (h, w) and its kind, of the asked kind if any."""
+        if kind is None:
+            things = not self.cutouts or rng.random() < THINGS
+            kind = "thing" if things else _pick(rng, {k: KINDS[k] for k in self.cutouts})
+        if kind == "thing":
+            picture = self.recordings.image(_choose(rng, self.stills).image)
+            x, y, w, h = (int(v) for v in _region(rng, picture))
+            return picture[y : y + h, x : x + w], synthesis.rounded_mask(rng, h, w), kind
+        cutouts = self.cutouts[kind]
+        cutout = _choose(rng, cutouts)
+        patch = self.recordings.image(cutout.image)
+        if cutout.mask < 0:
+            return patch, synthesis.rounded_mask(rng, *patch.shape[:2]), kind
+        return patch, synthesis.soften(self.recordings.image(cutout.mask)[..., 0]), kind
+
+    def _alike(self, rng: Rng, kind: str, surroundings: Image) -> tuple[Image, Image]:
+        """Another object of the kind, in the same light."""
+        patch, mask, _ = self._object(rng, kind)
+        if rng.random() < 0.5:
+            patch, mask = patch[:, ::-1], mask[:, ::-1]
+        return synthesis.settle(rng, patch, mask, surroundings), mask
+
+    def _occluder(self, rng: Rng, picture: Image, box: Box) -> Layer:
+        """A piece of the surroundings over 10 to 50 % of the box, from one of its sides."""
+        x, y, w, h = box
+        source = _region(rng, picture)
+        x0, y0, sw, sh = (int(v) for v in source)
+        patch = picture[y0 : y0 + sh, x0 : x0 + sw]
+        share = rng.uniform(0.1, 0.5)
+        if rng.random() < 0.6:
+            # A post, or the edge of a wall.
+            size = w * share, h * rng.uniform(1.0, 1.8)
+            centre = x + w * rng.uniform(0, 1), y + h / 2
+        else:
+            size = w * rng.uniform(1.0, 1.8), h * share
+            centre = x + w / 2, y + h * rng.choice([share / 2, 1 - share / 2])
+        mask = synthesis.rounded_mask(rng, *patch.shape[:2])
+        place = synthesis.about((sw / 2, sh / 2), centre, (size[0] / sw, size[1] / sh))
+        return Layer(patch, mask, place)
+
+    # Two frames of a video.
+
+    def _video(self, rng: Rng, present: bool) -> View:
+        folder = _pick(rng, {k: VIDEOS[k] for k in self.tracks})
+        track = _choose(rng, self.tracks[folder])
+        first = int(rng.integers(len(track.images)))
+        translation = synthesis.Translation(rng)
+        dead = rng.random() < DEAD_STREAM
+        if present:
+            frames = np.array(track.frames)
+            near = np.flatnonzero(np.abs(frames - frames[first]) <= self.largest_gap)
+            other, second = track, int(rng.choice(near))
+            box = _tuple(other.boxes[second])
+        else:
+            other = _choose(rng, self.tracks[folder])
+            second = int(rng.integers(len(other.images)))
+            box = _tuple(other.boxes[second])
+            if other.name.split("#")[0] == track.name.split("#")[0]:
+                # The target may be anywhere in its own video: look well away from it.
+                box = _elsewhere(rng, box, box, self.recordings.size(other.images[second]))
+        template = self._template_window(rng, template_box := _tuple(track.boxes[first]))
+        search = self._search_window(rng, box)
+        pictures = [
+            _complete(
+                crop.extract(self.recordings.image(number), window, size), translation, dead
+            )
+            for number, window, size in (
+                (track.images[first], template, self.template_size),
+                (other.images[second], search, self.search_size),
+            )
+        ]
+        return View(pictures[0], template.to_crop(template_box), pictures[1], search.to_crop(box))
+
+
+_IDENTITY = np.eye(2, 3)
+_LOOK_ALIKES = [0.2, 0.3, 0.25, 0.15, 0.1]
+"""How often there are 0 to 4 of them."""
+
+
+def _degradation(options: Mapping[str, Any]) -> Degradation:
+    options = dict(options)
+    try:
+        severe = Severities(**options.pop("severe", {}))
+        return Degradation(severe=severe, **options)
+    except TypeError as error:
+        raise ValueError(f"degradation: {error}") from None
+
+
+def _window(
+    rng: Rng, box: Box, factor: float, centre_jitter: float, scale_jitter: float
+) -> crop.Window:
+    """The window of the box, moved and scaled."""
+    x, y, w, h = box
+    scale = np.exp(rng.standard_normal() * scale_jitter)
+    reach = np.sqrt(w * h) * scale * centre_jitter
+    cx = x + w / 2 + reach * (rng.random() - 0.5)
+    cy = y + h / 2 + reach * (rng.random() - 0.5)
+    w, h = w * scale, h * scale
+    return crop.window((cx - w / 2, cy - h / 2, w, h), factor)
+
+
+def _region(rng: Rng, picture: Image) -> Box:
+    """A rectangle of a picture (H, W, 4) that has content: the best of a few drawn ones."""
+    height, width = picture.shape[:2]
+    best, best_content = (0.0, 0.0, float(width), float(height)), -1.0
+    for _ in range(4):
+        side = _log_uniform(rng, 14.0, 0.4 * min(height, width))
+        aspect = np.exp(rng.normal(-0.25, 0.5))
+        w = int(np.clip(side * np.sqrt(aspect), 8, 0.6 * width))
+        h = int(np.clip(side / np.sqrt(aspect), 8, 0.6 * height))
+        x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
+        # A grid of at most about 24 x 24 values tells enough.
+        sample = picture[y : y + h : 1 + h // 24, x : x + w : 1 + w // 24].reshape(-1, 4)
+        content = float(sample.std(axis=0)[[1, 3]].sum())
+        if content > best_content:
+            best, best_content = (float(x), float(y), float(w), float(h)), content
+        if content > 45:
+            break
+    return best
+
+
+def _placed(
+    rng: Rng, patch: Image, mask: Image, centre: Any, side: float, kind: str
+) -> Layer:
+    """An object laid at a point with sqrt(w * h) about `side`, in a pose and light of its own."""
+    patch, mask = synthesis.sway(rng, patch, mask, rng.uniform(0, 0.12 if kind == "person"
+                                                                else 0.04))
+    gain = rng.uniform(0.88, 1.12, 4)
+    patch = np.clip(patch * gain.astype(np.float32), 0, 255).astype(np.uint8)
+    h, w = mask.shape
+    scale = side / np.sqrt(h * w)
+    aspect = np.exp(rng.uniform(-0.09, 0.09))
+    place = synthesis.about(
+        (w / 2, h / 2), tuple(centre), (scale * aspect, scale / aspect), rng.normal(0, 2.5)
+    )
+    return Layer(patch, mask, place)
+
+
+def _around(picture: Image, centre: Any, side: float) -> Image:
+    """The part of a picture around a point, thinned to about 16 x 16 values."""
+    height, width = picture.shape[:2]
+    x0, y0 = (int(max(0, v - side / 2)) for v in centre)
+    x1, y1 = int(min(width, centre[0] + side / 2)), int(min(height, centre[1] + side / 2))
+    step = 1 + int(side) // 16
+    return picture[y0 : y1 + 1 : step, x0 : x1 + 1 : step]
+
+
+def _offset(rng: Rng) -> NDArray[np.float64]:
+    """Where a look-alike stands, in sides of the target: all around, mostly beside."""
+    angle = rng.uniform(0, 2 * np.pi)
+    return rng.uniform(0.6, 2.2) * np.array([np.cos(angle), 0.7 * np.sin(angle)])
+
+
+def _elsewhere(rng: Rng, box: Box, avoid: Box, shape: tuple[int, ...]) -> Box:
+    """The box moved to where its search region leaves out the box to avoid."""
+    _, _, w, h = box
+    height, width = shape[:2]
+    reach = 4.5 * np.sqrt(w * h)
+    centre = np.array([avoid[0] + avoid[2] / 2, avoid[1] + avoid[3] / 2])
+    for _ in range(20):
+        to = rng.uniform(0, 1, 2) * (width, height)
+        if np.abs(to - centre).max() > reach:
+            return float(to[0] - w / 2), float(to[1] - h / 2), w, h
+    # No room for it: a small place in the corner farthest from it.
+    w, h = w / 4, h / 4
+    to = np.where(centre < np.array([width, height]) / 2, [0.9 * width, 0.9 * height],
+                  [0.1 * width, 0.1 * height])
+    return float(to[0] - w / 2), float(to[1] - h / 2), w, h
+
+
+def _near(a: Box, b: Box, overlap: float = 0.0) -> bool:
+    """Whether two boxes overlap by more than a share of the smaller one."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    return width > 0 and height > 0 and width * height > overlap * min(a[2] * a[3], b[2] * b[3])
+
+
+def _complete(picture: Image, translation: synthesis.Translation, dead: bool) -> Image:
+    """(S, S, 4) from a crop of any modality: the one that is missing is imitated, or black."""
+    size = picture.shape[0]
+    if picture.ndim == 3 and picture.shape[2] == 4:
+        return picture
+    if picture.ndim == 3 and picture.shape[2] == 3:
+        thermal = np.zeros((size, size), np.uint8) if dead else translation.thermal(picture)
+        return np.dstack([picture, thermal])
+    thermal = picture.reshape(size, size)
+    rgb = np.zeros((size, size, 3), np.uint8) if dead else translation.rgb(thermal)
+    return np.dstack([rgb, thermal])
+
+
+def _mirror(box: Box) -> Box:
+    return 1 - box[0], box[1], box[2], box[3]
+
+
+def _tuple(box: Sequence[float]) -> Box:
+    x, y, w, h = box
+    return x, y, w, h
+
+
+def _to_tensor(picture: Image) -> Tensor:
+    """(S, S, 4) to (2, 3, S, S)."""
+    planes = np.ascontiguousarray(picture.transpose(2, 0, 1))
+    return torch.from_numpy(np.stack([planes[:3], np.broadcast_to(planes[3], planes[:3].shape)]))
+
+
+def _pick(rng: Rng, shares: Mapping[str, float]) -> str:
+    at = rng.random() * sum(shares.values())
+    for name, share in shares.items():
+        at -= share
+        if at < 0:
+            return name
+    return next(name for name, share in shares.items() if share > 0)
+
+
+def _choose(rng: Rng, options: Sequence[Any]) -> Any:
+    return options[int(rng.integers(len(options)))]
+
+
+def _log_uniform(rng: Rng, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(max(low, high)))))
+
+
+def contact_sheet(samples: Sequence[Mapping[str, Tensor]], columns: int = 4) -> Image:
+    """Samples side by side as one RGB image: template and search region of each, RGB above
+    thermal, with their boxes; a red frame where the target is absent.
+    """
+    if not samples:
+        raise ValueError("no samples to show")
+    tiles = []
+    for sample in samples:
+        template = _boxed(sample["template"], sample["template_box"])
+        search = _boxed(sample["search"], sample["box"] if sample["present"] else None)
+        below = search.shape[0] - template.shape[0]
+        template = np.pad(template, ((0, below), (0, 4), (0, 0)))
+        tiles.append(np.pad(np.hstack([template, search]), ((0, 6), (0, 8), (0, 0))))
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    return np.vstack(rows)
+
+
+def _boxed(pictures: Tensor, box: Tensor | None) -> Image:
+    """(2, 3, S, S) as one (2 * S, S, 3) image with the box drawn in."""
+    images = [np.ascontiguousarray(p.permute(1, 2, 0).numpy()) for p in pictures]
+    size = images[0].shape[0]
+    for image in images:
+        if box is None:
+            cv2.rectangle(image, (0, 0), (size - 1, size - 1), (255, 0, 0), 2)
+            continue
+        cx, cy, w, h = (float(v) * size for v in box)
+        corners = [(round(cx - w / 2), round(cy - h / 2)), (round(cx + w / 2), round(cy + h / 2))]
+        cv2.rectangle(image, *corners, (0, 255, 0), 1)
+    return np.vstack(images)

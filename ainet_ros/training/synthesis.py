@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures put together from layers: objects cut out of one pair, moving over another.
+
+A picture is (H, W, 4) uint8, RGB and thermal. An affine map is (2, 3) float64 and takes continuous
+coordinates, in which pixel i covers i to i + 1, so that boxes and pictures share one system.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..tracker.crop import Box, Window
+
+Image = NDArray[np.uint8]
+Affine = NDArray[np.float64]
+
+INSIDE = 128
+"""Mask value from which a pixel belongs to the object, 0 to 255."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A patch (h, w, 4) and its mask (h, w), 0 to 255, laid into the scene by `place`."""
+
+    patch: Image
+    mask: Image
+    place: Affine
+
+    def box(self) -> Box:
+        """The tight box of the mask in the scene: x, y, w, h in its pixels."""
+        rows, columns = np.nonzero(self.mask >= INSIDE)
+        # The corners of the pixels, not their centres, bound the object.
+        points = cv2.convexHull(np.stack([columns, rows], axis=1).astype(np.int32))[:, 0]
+        corners = np.concatenate([points + offset for offset in _CORNERS]).astype(np.float64)
+        placed = corners @ self.place[:, :2].T + self.place[:, 2]
+        x0, y0 = placed.min(axis=0)
+        x1, y1 = placed.max(axis=0)
+        return float(x0), float(y0), float(x1 - x0), float(y1 - y0)
+
+
+_CORNERS = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A background (H, W, 4) seen through `camera` (background to scene), and layers on it."""
+
+    background: Image
+    camera: Affine
+    layers: tuple[Layer, ...] = ()
+
+    def render(self, window: Window, size: int) -> Image:
+        """The scene in the window, (size, size, 4), as `crop.extract` would cut it from a frame.
+
+        A window smaller than `size` is drawn at its own resolution and then enlarged: a small
+        target is as coarse as a camera would show it.
+        """
+        drawn = min(window.side, size)
+        scale = drawn / window.side
+        to_crop = np.array([[scale, 0, -window.x * scale], [0, scale, -window.y * scale]])
+        canvas = warp(self.background, compose(to_crop, self.camera), (drawn, drawn))
+        for layer in self.layers:
+            _draw(canvas, layer, compose(to_crop, layer.place))
+        if drawn != size:
+            canvas = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_LINEAR)
+        return canvas
+
+
+def _draw(canvas: Image, layer: Layer, place: Affine) -> None:
+    """Blends a layer into the canvas (H, W, 4), where it lies in it."""
+    height, width = layer.mask.shape
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
+    placed = corners @ place[:, :2].T + place[:, 2]
+    x0, y0 = np.maximum(np.floor(placed.min(axis=0)).astype(int), 0)
+    x1, y1 = np.minimum(np.ceil(placed.max(axis=0)).astype(int), canvas.shape[1::-1])
+    if x0 >= x1 or y0 >= y1:
+        return
+    patch, mask = layer.patch, layer.mask
+    shrink = float(np.sqrt(abs(np.linalg.det(place[:, :2]))))
+    if shrink < 0.67:
+        # Averaged, not sampled: else a distant object would be a handful of stray pixels.
+        small = max(2, round(width * shrink)), max(2, round(height * shrink))
+        patch = cv2.resize(patch, small, interpolation=cv2.INTER_AREA)
+        mask = cv2.resize(mask, small, interpolation=cv2.INTER_AREA)
+        place = compose(place, scaling(width / small[0], height / small[1]))
+    place = compose(np.array([[1.0, 0, -x0], [0, 1.0, -y0]]), place)
+    size = int(x1 - x0), int(y1 - y0)
+    region = canvas[y0:y1, x0:x1]
+    colors = warp(patch, place, size, border=cv2.BORDER_REPLICATE)
+    alpha = warp(mask, place, size)[..., None].astype(np.float32) / 255
+    region[:] = (region + (colors.astype(np.float32) - region) * alpha + 0.5).astype(np.uint8)
+
+
+def warp(
+    image: Image, place: Affine, size: tuple[int, int], border: int = cv2.BORDER_CONSTANT
+) -> Image:
+    """The image drawn by an affine map on a canvas of `size` (width, height), bilinear."""
+    # OpenCV's coordinates are those of pixel centres.
+    centred = place.copy()
+    centred[:, 2] += place[:, :2].sum(axis=1) / 2 - 0.5
+    return cv2.warpAffine(image, centred, size, flags=cv2.INTER_LINEAR, borderMode=border)
+
+
+def compose(outer: Affine, inner: Affine) -> Affine:
+    """The map that applies `inner` and then `outer`."""
+    result = outer[:, :2] @ inner
+    result[:, 2] += outer[:, 2]
+    return result
+
+
+def scaling(x: float, y: float) -> Affine:
+    return np.array([[x, 0, 0], [0, y, 0]], np.float64)
+
+
+def about(
+    source: tuple[float, float], target: tuple[float, float],
+    scale: tuple[float, float], degrees: float = 0.0, shear: float = 0.0,
+) -> Affine:
+    """Scales (x, y), shears and turns about the point `source`, which goes to `target`."""
+    angle = np.deg2rad(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = turn @ np.array([[scale[0], shear * scale[1]], [0, scale[1]]])
+    return np.hstack([linear, (np.array(target) - linear @ np.array(source))[:, None]])
+
+
+def rounded_mask(rng: np.random.Generator, height: int, width: int) -> Image:
+    """A filled superellipse, (height, width) 0 to 255, from an ellipse to almost the rectangle,
+    that touches all four sides.
+    """
+    power = rng.uniform(2.0, 6.0)
+    y = np.abs(np.linspace(-1, 1, height, dtype=np.float32)) ** power
+    x = np.abs(np.linspace(-1, 1, width, dtype=np.float32)) ** power
+    edge = 1.0 - (y[:, None] + x[None, :])
+    # Half of the value at the rim: the box then ends there.
+    softness = rng.uniform(0.05, 0.5)
+    return (np.clip(0.5 + edge / softness, 0, 1) * 255).astype(np.uint8)
+
+
+def soften(mask: Image) -> Image:
+    """A mask with its edge blurred by about a fortieth of its height; the half value stays."""
+    return cv2.GaussianBlur(mask, (0, 0), max(0.4, mask.shape[0] / 80))
+
+
+def sway(
+    rng: np.random.Generator, patch: Image, mask: Image, amount: float
+) -> tuple[Image, Image]:
+    """Bends an object as a pose does: rows shift along a wave and spread, by up to `amount` of
+    its width. The canvas grows so that nothing is cut.
+    """
+    height, width = mask.shape
+    pad = int(np.ceil(amount * width)) + 1
+    rows = np.linspace(0, 1, height, dtype=np.float32)
+    wave = np.sin(2 * np.pi * (rng.uniform(0.3, 1.2) * rows + rng.uniform()))
+    shift = (amount * 0.6 * width * wave).astype(np.float32)
+    spread = (1 + rng.uniform(-amount, amount) * np.cos(np.pi * rows)).astype(np.float32)
+    columns = np.arange(-pad, width + pad, dtype=np.float32) - (width - 1) / 2
+    across = columns[None, :] / spread[:, None] + shift[:, None] + np.float32((width - 1) / 2)
+    down = np.repeat(np.arange(height, dtype=np.float32)[:, None], across.shape[1], axis=1)
+    return (
+        cv2.remap(patch, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
+        cv2.remap(mask, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT),
+    )
+
+
+def settle(
+    rng: np.random.Generator, patch: Image, mask: Image, surroundings: Image
+) -> Image:
+    """Fits an object's tones to the place it comes into: its RGB towards the light there, its
+    thermal to a body warmer (or, at times, colder) than the surroundings (h, w, 4).
+    """
+    values = patch.astype(np.float32)
+    inside = mask >= INSIDE
+    there = surroundings.reshape(-1, 4).mean(axis=0, dtype=np.float64)
+    mean = values[inside].mean(axis=0)
+    light = float(there[:3].mean() + 8) / float(mean[:3].mean() + 8)
+    gain = np.clip(light ** rng.uniform(0.0, 0.9), 0.25, 2.0)
+    tint = (there[:3] + 20) / (there[:3].mean() + 20)
+    values[..., :3] *= gain * tint ** rng.uniform(0.0, 0.6)
+    choice = rng.random()
+    if choice < 0.75:
+        warmth = min(235.0, there[3] + rng.uniform(25, 150))
+    elif choice < 0.85:
+        warmth = max(10.0, there[3] - rng.uniform(20, 70))
+    else:
+        warmth = mean[3]
+    # The crops' thermal is equalised; a plain camera shows a body smoother.
+    values[..., 3] = (values[..., 3] - mean[3]) * rng.uniform(0.25, 1.0) + warmth
+    result = np.clip(values, 0, 255).astype(np.uint8)
+    if rng.random() < 0.5:
+        sigma = float(patch.shape[0] * rng.uniform(0.005, 0.03))
+        result[..., 3] = cv2.GaussianBlur(np.ascontiguousarray(result[..., 3]), (0, 0), sigma)
+    return result
+
+
+class Translation:
+    """Stands in for the modality that a video lacks: one plausible mapping, the same for the
+    template and the search region.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._weights = rng.dirichlet([0.7, 0.7, 0.7])
+        levels = np.arange(256) / 255
+        curve = levels ** np.exp(rng.uniform(-0.8, 0.8))
+        if rng.random() < 0.4:
+            curve = 1 - curve
+        low, high = rng.uniform(0, 70), rng.uniform(130, 255)
+        self._curve = (low + (high - low) * curve).astype(np.uint8)
+        self._sigma = float(rng.uniform(0.0, 0.012))
+        # Colours from black over a tint to white, as far from grey as `strength` says.
+        tint = rng.uniform(0.0, 255.0, 3)
+        strength = rng.uniform(0.0, 0.6)
+        middle = 1 - np.abs(2 * levels - 1)
+        colors = levels[:, None] * 255
+        self._colors = np.clip(
+            colors + strength * middle[:, None] * (tint - 128), 0, 255
+        ).astype(np.uint8)
+
+    def thermal(self, rgb: Image) -> Image:
+        """(S, S) from (S, S, 3)."""
+        return self._blur(self._curve[cv2.transform(rgb, self._weights[None]).squeeze()])
+
+    def rgb(self, thermal: Image) -> Image:
+        """(S, S, 3) from (S, S)."""
+        return self._blur(self._colors[self._curve[thermal]])
+
+    def _blur(self, image: Image) -> Image:
+        sigma = self._sigma * image.shape[0]
+        return cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0.3 else image

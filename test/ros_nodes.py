@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E402 - without ROS the rest is not imported
+"""Nodes in processes of their own, and a client of them, for the tests."""
+
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (make setup, or a distribution)")
+
+from ainet_ros.msg import Box, Track
+from ainet_ros.srv import InitTarget, ResetTarget
+from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter, parameter_value_to_python
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from ainet_ros import network
+from ainet_ros.ros.filters import stamp_ns
+from ainet_ros.ros.images import to_image
+from ainet_ros.tracker import weights
+
+# Nothing leaves this machine, and each client has a domain of its own.
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+if os.environ.get("ROS_DISTRO") == "humble":  # which does not know the former
+    os.environ["ROS_LOCALHOST_ONLY"] = "1"
+_domains = itertools.count(os.getpid() * 7)
+PATIENCE_S = 60.0
+"""A small computer under load starts a node in tens of seconds."""
+
+
+def save_tiny_weights(path):
+    """Weights of a network so small that the tests are quick; what it finds means nothing."""
+    import torch
+
+    torch.manual_seed(0)
+    net = network.create(
+        "small",
+        template_size=56,
+        search_size=112,
+        channels=32,
+        heads=2,
+        depth=2,
+        interaction_layers=(0, 1),
+        dt_rank=4,
+        d_state=4,
+        head_channels=16,
+        ofm_tokens="search",
+        order_pool=16,
+        order_widths=(16, 8, 8),
+    )
+    weights.save(net.eval(), path)
+    return str(path)
+
+
+class Process:
+    """A node's process and what it logs."""
+
+    def __init__(self, command, log, domain):
+        self.log = log
+        with log.open("wb") as file:
+            self._process = subprocess.Popen(
+                command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
+            )
+
+    def text(self):
+        return self.log.read_text(errors="replace")
+
+    def wait_for_log(self, text):
+        deadline = time.monotonic() + PATIENCE_S
+        while text not in self.text():
+            assert self._process.poll() is None, f"the node ended:\n{self.text()}"
+            assert time.monotonic() < deadline, f"no {text!r} in the log:\n{self.text()}"
+            time.sleep(0.05)
+
+    def send(self, number):
+        self._process.send_signal(number)
+
+    def alive(self):
+        return self._process.poll() is None
+
+    def wait(self, timeout_s=PATIENCE_S):
+        """The exit status."""
+        return self._process.wait(timeout_s)
+
+    def end(self):
+        if self.alive():
+            self.send(signal.SIGINT)
+            try:
+                self.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self.wait()
+
+
+class Client:
+    """A node of the test: a camera, an operator and a listener in one."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        self.domain = 1 + next(_domains) % 100
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=self.domain)
+        self.node = rclpy.create_node("client", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self.processes = []
+        self.tracks = []
+        self.node.create_subscription(Track, "ainet/track", self.tracks.append, 100)
+        self._rgb = self.node.create_publisher(Image, "rgb/image_raw", 10)
+        self._thermal = self.node.create_publisher(Image, "thermal/image_raw", 10)
+        self._clients = {}
+
+    def close(self):
+        for process in self.processes:
+            process.end()
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+    def start(self, module, parameters, *ros_arguments):
+        """Start a node as a process."""
+        settings = [f"{name}:={_yaml(value)}" for name, value in parameters.items()]
+        return self.run(
+            [sys.executable, "-m", f"ainet_ros.ros.{module}", "--ros-args"]
+            + [part for setting in settings for part in ("-p", setting)]
+            + list(ros_arguments)
+        )
+
+    def run(self, command):
+        log = self._folder / f"{len(self.processes)}.log"
+        process = Process(command, log, self.domain)
+        self.processes.append(process)
+        return process
+
+    def start_tracker(self, weights_file, **parameters):
+        """Start the tracker and wait until it hears this client's camera."""
+        process = self.start("tracker_node", {"weights": weights_file, **parameters})
+        process.wait_for_log("ready:")
+        self.spin_until(lambda: self.hears(self._rgb) and self.hears(self._thermal), "discovery")
+        return process
+
+    @staticmethod
+    def hears(publisher):
+        return publisher.get_subscription_count() > 0
+
+    def spin_until(self, condition, what, timeout_s=PATIENCE_S):
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, self._story(what)
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def spin_for(self, seconds):
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def _story(self, what):
+        logs = "\n".join(process.text()[-2000:] for process in self.processes)
+        return f"no {what}\n{logs}"
+
+    def call(self, service_type, name, request):
+        """A service's answer."""
+        return self.result(self.request(service_type, name, request))
+
+    def request(self, service_type, name, request):
+        """The future of a service's answer."""
+        client = self._clients.get(name)
+        if client is None:
+            client = self._clients[name] = self.node.create_client(service_type, name)
+        self.spin_until(client.service_is_ready, name)
+        return client.call_async(request)
+
+    def result(self, future):
+        self.spin_until(future.done, "answer of a service")
+        return future.result()
+
+    def init(self, box, stamp=None, normalized=False):
+        return self.result(self.request_init(box, stamp, normalized))
+
+    def request_init(self, box, stamp=None, normalized=False):
+        x, y, width, height = (float(value) for value in box)
+        request = InitTarget.Request(
+            box=Box(x=x, y=y, width=width, height=height), normalized=normalized
+        )
+        if stamp is not None:
+            request.stamp = stamp
+        return self.request(InitTarget, "ainet/init", request)
+
+    def reset(self, target_id=0):
+        return self.call(ResetTarget, "ainet/reset", ResetTarget.Request(target_id=target_id))
+
+    def set_parameter(self, node, **values):
+        changes = [
+            Parameter(name, value=value).to_parameter_msg() for name, value in values.items()
+        ]
+        request = SetParameters.Request(parameters=changes)
+        return self.call(SetParameters, f"{node}/set_parameters", request).results
+
+    def get_parameter(self, node, name):
+        request = GetParameters.Request(names=[name])
+        answer = self.call(GetParameters, f"{node}/get_parameters", request)
+        return parameter_value_to_python(answer.values[0])
+
+    def now(self):
+        return self.node.get_clock().now().to_msg()
+
+    def publish(self, rgb, thermal, stamp=None):
+        """Publish a pair of images, or of arrays (RGB), stamped now; return the RGB header."""
+        stamp = stamp or self.now()
+        for publisher, image, frame, kinds in (
+            (self._rgb, rgb, "rgb_frame", {3: "bgr8"}),
+            (self._thermal, thermal, "thermal_frame", {2: "mono8", 3: "rgb8"}),
+        ):
+            if isinstance(image, np.ndarray):
+                kind = "mono16" if image.dtype == np.uint16 else kinds[image.ndim]
+                image = to_image(image, kind, Header())
+            image.header = Header(stamp=stamp, frame_id=frame)
+            publisher.publish(image)
+            if publisher is self._rgb:
+                header = image.header
+        return header
+
+    def answer(self, header):
+        """The first answer to the pair with this RGB header."""
+        self.spin_until(lambda: self.answers(header), f"answer to {header.stamp}")
+        return self.answers(header)[0]
+
+    def answers(self, header):
+        stamp = stamp_ns(header.stamp)
+        return [track for track in self.tracks if stamp_ns(track.header.stamp) == stamp]
+
+    def track(self, rgb, thermal):
+        """Publish a pair and return its answer."""
+        return self.answer(self.publish(rgb, thermal))
+
+
+def _yaml(value):
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@contextlib.contextmanager
+def client(folder):
+    """A client with a domain of its own, whose processes end with it."""
+    one = Client(folder)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def moving_scene(count, size=(120, 160), seed=0):
+    """Pairs (rgb, thermal) of a noisy ground with a square that moves, and its boxes."""
+    random = np.random.default_rng(seed)
+    ground = random.integers(0, 120, (*size, 3), dtype=np.uint8)
+    heat = random.integers(0, 60, size, dtype=np.uint8)
+    pairs, boxes = [], []
+    for index in range(count):
+        x, y, side = 30 + 2 * index, 40 + index, 24
+        rgb, thermal = ground.copy(), heat.copy()
+        rgb[y : y + side, x : x + side] = (200, 60, 30)
+        thermal[y : y + side, x : x + side] = 220
+        pairs.append((rgb, thermal))
+        boxes.append((float(x), float(y), float(side), float(side)))
+    return pairs, boxes

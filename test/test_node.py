@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The tracker node as a process, seen from outside."""
+
+import signal
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2 (make setup, or a distribution)")
+
+import ros_nodes
+from ainet_ros.msg import Track
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CompressedImage, Image
+
+from ainet_ros.ros import messages
+from ainet_ros.ros.images import decode, to_compressed, to_image
+from ainet_ros.tracker import Tracker, weights
+
+PAIRS, BOXES = ros_nodes.moving_scene(12)
+PERIOD_S = 0.2
+THRESHOLDS = {"lost_below": 0.0, "found_above": 0.0}  # what tiny weights score means nothing
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return ros_nodes.save_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def running(tiny, tmp_path_factory):
+    """One tracker for the tests that leave it as it was."""
+    with ros_nodes.client(tmp_path_factory.mktemp("node")) as client:
+        client.start_tracker(tiny, **THRESHOLDS)
+        yield client
+
+
+@pytest.fixture
+def ros(running):
+    """The tracker without a target and with nothing heard of it yet."""
+    assert running.reset().success
+    running.tracks.clear()
+    return running
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A client of its own, for tests that start their nodes."""
+    with ros_nodes.client(tmp_path) as client:
+        yield client
+
+
+def box_of(track):
+    return (track.box.x, track.box.y, track.box.width, track.box.height)
+
+
+def play(client, pairs):
+    """Publish pairs at 5 Hz; return their RGB headers."""
+    headers = []
+    for rgb, thermal in pairs:
+        headers.append(client.publish(rgb, thermal))
+        client.spin_for(PERIOD_S)
+    return headers
+
+
+def offline(tiny, box, pairs):
+    """What the tracker itself makes of the pairs after the first."""
+    tracker = Tracker(weights.load(tiny), **THRESHOLDS)
+    tracker.init(*PAIRS[0], box)
+    return [tracker.track(rgb, thermal) for rgb, thermal in pairs]
+
+
+def test_every_frame_is_answered_with_its_own_header_and_the_tracker_s_box(ros, tiny):
+    first = ros.publish(*PAIRS[0])
+    assert ros.answer(first).state == Track.NO_TARGET
+    assert ros.init(BOXES[0], first.stamp).success
+    headers = play(ros, PAIRS[1:])
+    answers = [ros.answer(header) for header in headers]
+    assert [answer.header for answer in answers] == headers
+    assert [answer.thermal_stamp for answer in answers] == [h.stamp for h in headers]
+    for answer, track in zip(answers, offline(tiny, BOXES[0], PAIRS[1:]), strict=True):
+        assert box_of(answer) == pytest.approx(track.box, abs=1e-3)
+        assert answer.score == pytest.approx(track.score, abs=1e-5)
+        assert answer.latency.network_ms > 0
+        assert answer.latency.total_ms >= answer.latency.network_ms
+    assert len(ros.tracks) == len(PAIRS)
+
+
+def test_ids_count_up_and_come_with_the_answers(ros):
+    ros.track(*PAIRS[0])
+    first = ros.init(BOXES[0])
+    second = ros.init(BOXES[0])
+    assert (first.success, second.success) == (True, True)
+    assert second.target_id == first.target_id + 1
+    assert ros.track(*PAIRS[1]).target_id == second.target_id
+
+
+def test_normalized_box_means_the_same_as_pixels(ros):
+    boxes = []
+    height, width = PAIRS[0][1].shape
+    for scale, normalized in (((1, 1, 1, 1), False), ((width, height, width, height), True)):
+        header = ros.publish(*PAIRS[0])
+        ros.answer(header)
+        box = np.array(BOXES[0]) / scale
+        assert ros.init(box, header.stamp, normalized=normalized).success
+        boxes.append(box_of(ros.track(*PAIRS[1])))
+    assert boxes[0] == pytest.approx(boxes[1], abs=1e-3)
+
+
+def test_target_drawn_on_a_past_frame_is_caught_up(ros, tiny):
+    headers = play(ros, PAIRS[:6])
+    ros.answer(headers[-1])
+    ros.tracks.clear()
+    assert ros.init(BOXES[0], headers[0].stamp).success
+    answers = [ros.answer(header) for header in headers[1:]]
+    expected = offline(tiny, BOXES[0], PAIRS[1:6])
+    assert box_of(answers[-1]) == pytest.approx(expected[-1].box, abs=1e-3)
+    assert not ros.answers(headers[0])
+
+
+def test_init_may_overtake_its_images(ros):
+    stamp = ros.now()
+    answer = ros.request_init(BOXES[0], stamp)
+    ros.spin_for(0.1)
+    assert not answer.done()
+    ros.publish(*PAIRS[0], stamp)
+    assert ros.result(answer).success
+
+
+@pytest.mark.parametrize(
+    ("box", "text"),
+    [
+        ((10, 10, 0, 20), "empty"),
+        ((10, 10, 20, -5), "empty"),
+        ((float("nan"), 10, 20, 20), "finite"),
+        ((10, 10, float("inf"), 20), "finite"),
+        ((500, 10, 20, 20), "outside"),
+        ((-50, 10, 20, 20), "outside"),
+    ],
+)
+def test_a_wrong_box_is_refused_and_the_target_before_kept(ros, box, text):
+    ros.track(*PAIRS[0])
+    kept = ros.init(BOXES[0])
+    answer = ros.init(box)
+    assert not answer.success
+    assert text in answer.message
+    assert answer.target_id == 0
+    assert ros.track(*PAIRS[1]).target_id == kept.target_id
+
+
+def test_stamps_out_of_reach_are_refused_with_a_remedy(ros):
+    header = ros.publish(*PAIRS[0])
+    ros.answer(header)
+    past = Time(sec=header.stamp.sec - 60, nanosec=header.stamp.nanosec)
+    future = Time(sec=header.stamp.sec + 60, nanosec=header.stamp.nanosec)
+    answer = ros.init(BOXES[0], past)
+    assert not answer.success
+    assert "history_s" in answer.message
+    answer = ros.init(BOXES[0], future)
+    assert not answer.success
+    assert "ahead of the newest pair" in answer.message
+
+
+def test_reset_drops_the_target_and_refuses_another_id(ros):
+    ros.track(*PAIRS[0])
+    started = ros.init(BOXES[0])
+    answer = ros.reset(started.target_id + 7)
+    assert not answer.success
+    assert str(started.target_id + 7) in answer.message
+    assert ros.track(*PAIRS[1]).target_id == started.target_id
+    assert ros.reset(started.target_id).success
+    track = ros.track(*PAIRS[2])
+    assert (track.state, track.target_id) == (Track.NO_TARGET, 0)
+
+
+def raw(**changes):
+    message = to_image(PAIRS[0][0], "rgb8", Image().header)
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("rgb", "thermal", "text"),
+    [
+        (raw(encoding="jpg2000"), None, "jpg2000"),
+        (raw(data=raw().data[:100]), None, "bytes"),
+        (raw(step=3), None, "step"),
+        (raw(height=0, width=0, step=0), None, "empty"),
+        (np.zeros((120, 160), np.uint16), None, "8 bit"),
+        (None, raw(encoding="rgb8", step=1), "step"),
+    ],
+)
+def test_a_wrong_image_is_left_out_with_a_word_and_the_next_is_tracked(ros, rgb, thermal, text):
+    ros.track(*PAIRS[0])
+    assert ros.init(BOXES[0]).success
+    rgb = PAIRS[1][0] if rgb is None else rgb
+    thermal = PAIRS[1][1] if thermal is None else thermal
+    if isinstance(rgb, np.ndarray) and rgb.ndim == 2:
+        rgb = to_image(rgb, "mono16", Image().header)
+    ros.publish(rgb, thermal)
+    assert ros.track(*PAIRS[1]).state != Track.NO_TARGET
+    assert ros.processes[0].alive()
+
+
+def test_thermal_images_of_16_bit_and_of_another_size_are_tracked(ros):
+    thermal = [8000 + 10 * heat[::2, ::2].astype(np.uint16) for _, heat in PAIRS]
+    ros.track(PAIRS[0][0], thermal[0])
+    assert ros.init(BOXES[0]).success
+    assert ros.track(PAIRS[1][0], thermal[1]).state != Track.NO_TARGET
+
+
+def test_overlay_is_drawn_for_who_looks(ros):
+    pictures, compressed = [], []
+    looks = [
+        ros.node.create_subscription(Image, "ainet/overlay", pictures.append, 10),
+        ros.node.create_subscription(
+            CompressedImage, "ainet/overlay/compressed", compressed.append, 10
+        ),
+    ]
+    try:
+        ros.spin_until(lambda: all(_connected(ros, look) for look in looks), "overlay topics")
+        ros.track(*PAIRS[0])
+        assert ros.init(BOXES[0]).success
+        headers = play(ros, PAIRS[1:4])
+        last = headers[-1]
+        for shown in (pictures, compressed):
+            ros.spin_until(lambda shown=shown: any(p.header == last for p in shown), "overlay")
+            assert all(picture.header.frame_id == "rgb_frame" for picture in shown)
+        drawn = decode(pictures[-1])
+        assert drawn.shape == PAIRS[0][0].shape
+        assert decode(compressed[-1]).shape == drawn.shape
+        assert (drawn != PAIRS[3][0]).any()
+    finally:
+        for look in looks:
+            ros.node.destroy_subscription(look)
+
+
+def _connected(ros, subscription):
+    return ros.node.count_publishers(subscription.topic_name) > 0
+
+
+def test_wrong_parameters_are_refused_with_the_reason_and_the_old_stay(ros):
+    for name, value, text in (
+        ("slop", -1.0, "slop"),
+        ("overlay_quality", 0, "overlay_quality"),
+        ("tone_mode", "nicest", "nicest"),
+        ("lost_below", 0.1, "found_above"),
+        ("registration", "homography", "calibration_file"),
+        ("weights", "other", "weights"),
+        ("slop", "wide", "type"),
+    ):
+        before = ros.get_parameter("ainet", name)
+        (result,) = ros.set_parameter("ainet", **{name: value})
+        assert not result.successful
+        assert text in result.reason
+        assert ros.get_parameter("ainet", name) == before
+
+
+def test_thresholds_change_while_it_runs(ros):
+    ros.track(*PAIRS[0])
+    assert ros.init(BOXES[0]).success
+    assert ros.set_parameter("ainet", found_above=1.0)[0].successful
+    assert ros.set_parameter("ainet", lost_below=1.0)[0].successful
+    try:
+        assert ros.track(*PAIRS[1]).state == Track.LOST
+    finally:
+        assert ros.set_parameter("ainet", lost_below=0.0)[0].successful
+        assert ros.set_parameter("ainet", found_above=0.0)[0].successful
+    assert ros.track(*PAIRS[2]).state == Track.TRACKING
+
+
+@pytest.mark.skipif(messages.vision_msgs is None, reason="vision_msgs is not installed")
+def test_detections_are_published_and_empty_without_a_target(ros):
+    heard = []
+    look = ros.node.create_subscription(
+        messages.vision_msgs.Detection2DArray, "ainet/detections", heard.append, 10
+    )
+    try:
+        ros.spin_until(lambda: _connected(ros, look), "detections topic")
+        header = ros.publish(*PAIRS[0])
+        ros.spin_until(lambda: any(d.header == header for d in heard), "detections")
+        assert not heard[-1].detections
+        started = ros.init(BOXES[0], header.stamp)
+        track = ros.track(*PAIRS[1])
+        ros.spin_until(lambda: any(d.header == track.header for d in heard), "detections")
+        (detection,) = heard[-1].detections
+        assert detection.id == str(started.target_id)
+        assert detection.bbox.center.position.x == pytest.approx(track.box.x + track.box.width / 2)
+        assert detection.results[0].hypothesis.score == pytest.approx(track.score)
+    finally:
+        ros.node.destroy_subscription(look)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_node_with_status_0(fresh, tiny, number):
+    process = fresh.start_tracker(tiny)
+    fresh.publish(*PAIRS[0])
+    process.send(number)
+    assert process.wait(10) == 0
+    assert "Traceback" not in process.text()
+
+
+def test_compressed_cameras_in_a_namespace_with_16_bit_png(fresh, tiny):
+    heard = []
+    fresh.node.create_subscription(Track, "robot/ainet/track", heard.append, 10)
+    publishers = [
+        fresh.node.create_publisher(CompressedImage, f"robot/{name}/image_raw/compressed", 5)
+        for name in ("rgb", "thermal")
+    ]
+    parameters = {
+        "weights": tiny,
+        "rgb_transport": "compressed",
+        "thermal_transport": "compressed",
+    }
+    process = fresh.start("tracker_node", parameters, "-r", "__ns:=/robot")
+    process.wait_for_log("ready:")
+    fresh.spin_until(lambda: all(map(fresh.hears, publishers)), "discovery")
+    header = Image().header
+    header.stamp = fresh.now()
+    publishers[0].publish(to_compressed(PAIRS[0][0], "jpeg", header))
+    publishers[1].publish(to_compressed(PAIRS[0][1].astype(np.uint16) * 9, "png", header))
+    fresh.spin_until(lambda: heard, "answer")
+    assert heard[0].header == header
+
+
+def test_no_camera_is_said_and_init_refused(fresh, tiny):
+    process = fresh.start_tracker(tiny)
+    answer = fresh.init(BOXES[0])
+    assert not answer.success
+    assert "no pair of images has come in yet" in answer.message
+    process.wait_for_log("no image on /rgb/image_raw")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        ({"weights": "no_such_weights"}, "no_such_weights"),
+        ({"device": "quantum"}, "quantum"),
+        ({"slop": -1.0}, "slop"),
+        ({"slop": "wide"}, "slop"),
+        ({"registration": "homography", "calibration_file": "none.yaml"}, "none.yaml"),
+    ],
+)
+def test_a_wrong_start_ends_with_status_1_and_the_reason(fresh, tiny, parameters, text):
+    process = fresh.start("tracker_node", {"weights": tiny, **parameters})
+    assert process.wait() == 1
+    assert text in process.text()
+    assert "Traceback" not in process.text()

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Crops, state and errors of the tracker."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from networks import tiny
+
+from ainet_ros.tracker import State, Tracker, Window
+from ainet_ros.tracker.crop import extract, window
+from ainet_ros.tracker.tracker import IMAGE_MEAN, IMAGE_STD, clip, hann_window
+
+BOX = (100.0, 80.0, 40.0, 30.0)
+
+
+def images(seed=0, height=240, width=320):
+    rng = np.random.default_rng(seed)
+    rgb = cv2.resize(rng.integers(0, 255, (24, 32, 3), np.uint8), (width, height))
+    return rgb, np.ascontiguousarray(rgb[..., 1])
+
+
+@given(
+    x=st.floats(-500, 500), y=st.floats(-500, 500), w=st.floats(1, 900), h=st.floats(1, 900),
+    factor=st.sampled_from([2.0, 4.0]),
+)
+def test_window_is_centred_and_as_wide_as_published(x, y, w, h, factor):
+    view = window((x, y, w, h), factor)
+    assert view.side == math.ceil(math.sqrt(w * h) * factor)
+    assert abs(view.x + view.side / 2 - (x + w / 2)) <= 0.5
+    assert abs(view.y + view.side / 2 - (y + h / 2)) <= 0.5
+    assert np.allclose(view.to_image(view.to_crop((x, y, w, h))), (x, y, w, h), atol=1e-6)
+
+
+def test_extract_is_a_resized_cut_with_zeros_outside():
+    rgb, grey = images()
+    inside = Window(50, 40, 100)
+    assert np.array_equal(extract(rgb, inside, 50), cv2.resize(rgb[40:140, 50:150], (50, 50)))
+    corner = extract(rgb, Window(-60, -60, 120), 120)
+    assert not corner[:60].any() and not corner[:, :60].any()
+    assert np.array_equal(corner[60:, 60:], rgb[:60, :60])
+    assert extract(grey, inside, 50).shape == (50, 50)
+    assert not extract(rgb, Window(1000, 0, 50), 25).any()
+
+
+def test_hann_window_is_the_published_one():
+    side = 16
+    k = np.arange(1, side + 1)
+    line = 0.5 * (1 - np.cos(2 * np.pi * k / (side + 1)))
+    assert np.allclose(hann_window(side)[0, 0].numpy(), np.outer(line, line), atol=1e-6)
+
+
+def test_clip_keeps_ten_pixels_inside():
+    assert clip((-30, 20, 50, 40), 320, 240) == (0, 20, 20, 40)
+    x, y, w, h = clip((400, -90, 30, 30), 320, 240)
+    assert (x, w) == (310, 10) and (y, h) == (0, 10)
+
+
+class Scripted(torch.nn.Module):
+    """A network that answers what the test says, and remembers what it was shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = tiny().config
+        self.score, self.cell, self.offset, self.size = 0.9, (2, 1), (0.5, 0.25), (0.25, 0.5)
+        self.template = self.search = self.box = None
+
+    def embed_template(self, template, template_box):
+        self.template, self.box = template.clone(), template_box
+        return "template"
+
+    def match(self, template, search):
+        from ainet_ros.network import Output
+
+        assert template == "template"
+        self.search = search.clone()
+        side = self.config.map_size
+        score = torch.full((1, 1, side, side), 1e-4)
+        x, y = self.cell
+        score[0, 0, y, x] = self.score
+        offset = torch.tensor(self.offset)[None, :, None, None].expand(1, 2, side, side)
+        size = torch.tensor(self.size)[None, :, None, None].expand(1, 2, side, side)
+        return Output(score, size, offset, None, None, None, None)
+
+
+def test_a_frame_is_cropped_searched_and_mapped_back():
+    network = Scripted()
+    tracker = Tracker(network)
+    rgb, thermal = images()
+    tracker.init(rgb, thermal, BOX)
+    assert np.allclose(network.box[0], window(BOX, 2).to_crop(BOX))
+    track = tracker.track(rgb, thermal)
+    view = window(BOX, 4)
+    side = network.config.search_size
+    mean, std = np.array(IMAGE_MEAN) * 255, np.array(IMAGE_STD) * 255
+    for modality, image in enumerate((rgb, np.repeat(thermal[..., None], 3, axis=2))):
+        expected = (extract(image, view, side) - mean) / std
+        seen = network.search[0, modality].permute(1, 2, 0).numpy()
+        assert np.abs(seen - expected).max() < 1e-4
+    cells = network.config.map_size
+    centre = (view.x + view.side * 2.5 / cells, view.y + view.side * 1.25 / cells)
+    x, y, w, h = track.box
+    assert (x + w / 2, y + h / 2) == pytest.approx(centre, abs=1e-3)
+    assert (w, h) == pytest.approx((view.side * 0.25, view.side * 0.5), abs=1e-3)
+    assert track.score == pytest.approx(0.9)
+    assert track.state is State.TRACKING
+
+
+def test_lost_and_found_with_hysteresis():
+    network = Scripted()
+    tracker = Tracker(network, lost_below=0.3, found_above=0.6)
+    rgb, thermal = images()
+    tracker.init(rgb, thermal, BOX)
+    seen = [tracker.track(rgb, thermal)]
+    for network.score in (0.2, 0.5, 0.7, 0.5):
+        seen.append(tracker.track(rgb, thermal))
+    T, L = State.TRACKING, State.LOST
+    assert [track.state for track in seen] == [T, L, L, T, T]
+    assert seen[1].box == seen[2].box == seen[0].box  # the last box that was believed
+    assert seen[3].box != seen[0].box
+
+
+def test_grey_and_three_channel_thermal_are_the_same():
+    rgb, thermal = images()
+    tracks = []
+    for image in (thermal, np.repeat(thermal[..., None], 3, axis=2)):
+        tracker = Tracker(tiny(), lost_below=0, found_above=0)
+        tracker.init(rgb, image, BOX)
+        tracks.append(tracker.track(rgb, image))
+    assert tracks[0].box == tracks[1].box and tracks[0].score == tracks[1].score
+
+
+def test_a_view_of_a_larger_image_is_taken_as_it_is():
+    rgb, thermal = images(height=480, width=640)
+    tracker = Tracker(tiny(), lost_below=0, found_above=0)
+    tracker.init(rgb[::2, ::2], thermal[::2, ::2], BOX)
+    strided = tracker.track(rgb[::2, ::2], thermal[::2, ::2])
+    rgb, thermal = np.ascontiguousarray(rgb[::2, ::2]), np.ascontiguousarray(thermal[::2, ::2])
+    tracker.init(rgb, thermal, BOX)
+    assert tracker.track(rgb, thermal).box == strided.box
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ((10, 10, 0, 5), "empty"),
+        ((10, 10, -4, 5), "empty"),
+        ((10, 10, math.nan, 5), "finite"),
+        ((math.inf, 10, 5, 5), "finite"),
+        ((10, 10, 5), "four"),
+        ((400, 10, 5, 5), "outside the image of 320x240"),
+        ((-10, 10, 10, 5), "outside"),
+    ],
+)
+def test_bad_boxes_say_why_and_leave_the_old_target(box, message):
+    network = Scripted()
+    tracker = Tracker(network)
+    rgb, thermal = images()
+    tracker.init(rgb, thermal, BOX)
+    with pytest.raises(ValueError, match=message):
+        tracker.init(rgb, thermal, box)
+    assert tracker.track(rgb, thermal).state is State.TRACKING
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r, t: (r.astype(np.float32), t), "rgb image must be a uint8 array, got float32"),
+        (lambda r, t: (r, t.astype(np.uint16)), "thermal image must be a uint8 array, got uint16"),
+        (lambda r, t: (r[..., 0], t), r"rgb image must be \(H, W, 3\)"),
+        (lambda r, t: (r, t[None]), "thermal image must be"),
+        (lambda r, t: (r, t[:100]), "differ in size"),
+        (lambda r, t: (r[:0], t[:0]), "rgb image is empty"),
+        (lambda r, t: (None, t), "NoneType"),
+    ],
+)
+def test_bad_images_say_which_and_why(change, message):
+    tracker = Tracker(Scripted())
+    rgb, thermal = images()
+    tracker.init(rgb, thermal, BOX)
+    with pytest.raises(ValueError, match=message):
+        tracker.track(*change(rgb, thermal))
+    assert tracker.track(rgb, thermal).state is State.TRACKING
+
+
+def test_tracking_needs_a_target_and_sane_thresholds():
+    rgb, thermal = images()
+    with pytest.raises(RuntimeError, match="init"):
+        Tracker(tiny()).track(rgb, thermal)
+    with pytest.raises(ValueError, match="lost_below"):
+        Tracker(tiny(), lost_below=0.8, found_above=0.5)
