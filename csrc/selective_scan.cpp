@@ -27,10 +27,6 @@
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wpsabi"  // about passing vectors: every such function is inlined
-#endif
-
 // A (batch, channels or states, steps) array; strides in elements; data null where absent.
 struct Series {
   void* data;
@@ -42,7 +38,7 @@ struct Problem {
   int64_t batch, channels, steps, states, chunk, threads;
   int64_t softplus;                   // whether delta is softplus(delta + bias)
   Series u, delta, z, B, C;           // z may be absent
-  const void *A, *D, *bias;           // (channels, states), (channels), (channels); last two or null
+  const void *A, *D, *bias;           // (channels, states); (channels) or null, both
   Series out;                         // forward only
   void* last;                         // (batch, channels, states), forward only
   void* saved;                        // (batch, chunks, states, channels); forward: may be null
@@ -65,10 +61,10 @@ template <class T, int N> struct Simd {
 template <class T, int N> using Vec = typename Simd<T, N>::Vec;
 template <int N> using Bits = typename Simd<float, N>::Bits;
 
-// ---- Elementary functions, without branches -----------------------------------------------------
+// ---- Elementary functions, without branches ----------------------------------------------------
 
-// 2^x. Relative error 1e-7: a polynomial of degree 5, minimax on [-1/2, 1/2] and exact at 0. It is 0
-// below 2^-127, inf from 2^128 and NaN where x is not finite.
+// 2^x. Relative error 1e-7: a polynomial of degree 5, minimax on [-1/2, 1/2] and exact at 0. It is
+// 0 below 2^-127, inf from 2^128 and NaN where x is not finite.
 template <class T, int N> INLINE Vec<T, N> exp2_(Vec<T, N> x) {
   if constexpr (std::is_same_v<T, float>) {
     constexpr float ROUND = 12582912.0f + 127.0f;  // 1.5 * 2^23 rounds; 127: the exponent's bias
@@ -76,7 +72,7 @@ template <class T, int N> INLINE Vec<T, N> exp2_(Vec<T, N> x) {
     const Vec<T, N> shifted = x + ROUND, r = x - (shifted - ROUND);
     Bits<N> exponent = (Bits<N>)shifted;
     exponent = exponent > LEAST ? exponent : LEAST + Bits<N>{};
-    exponent = exponent < MOST ? exponent : MOST + Bits<N>{};
+    exponent = exponent > MOST ? MOST + Bits<N>{} : exponent;
     Vec<T, N> p = 0.001326472725f * r + 0.009671512786f;
     p = p * r + 0.05550733744f;
     p = p * r + 0.2402224208f;
@@ -115,7 +111,7 @@ template <class T, int N> INLINE Vec<T, N> sigmoid(Vec<T, N> x) {
   return T(1) / (T(1) + exp_<T, N>(-x));
 }
 
-// ---- Memory -------------------------------------------------------------------------------------
+// ---- Memory ------------------------------------------------------------------------------------
 
 template <class T, int N> INLINE Vec<T, N> get(const T* from) {
   Vec<T, N> v;
@@ -149,8 +145,12 @@ INLINE void load(T* tile, const Series& s, int64_t b, int64_t channel, int64_t s
     return;
   }
   if (width < N) std::fill(tile, tile + steps * N, T(0));
-  for (int64_t lane = 0; lane < width; ++lane)
-    for (int64_t t = 0; t < steps; ++t) tile[t * N + lane] = from[lane * s.channel + t * s.step];
+  for (int64_t lane = 0; lane < width; ++lane) {
+    const T* row = from + lane * s.channel;
+    for (int64_t t = 0; t < steps; t += 64 / sizeof(T))  // of the next chunk: rows lie far apart
+      __builtin_prefetch(row + (steps + t) * s.step);
+    for (int64_t t = 0; t < steps; ++t) tile[t * N + lane] = row[t * s.step];
+  }
 }
 
 template <class T, int N>
@@ -174,7 +174,7 @@ INLINE void load_states(T* to, const Series& s, int64_t b, int64_t step, int64_t
     for (int64_t n = 0; n < states; ++n) to[t * states + n] = from[t * s.step + n * s.channel];
 }
 
-// ---- What both directions share -----------------------------------------------------------------
+// ---- What both directions share ----------------------------------------------------------------
 
 // The channels of one thread in vectors, and time in chunks.
 template <class T, int N> struct Layout {
@@ -225,89 +225,96 @@ INLINE void gather_states(T* to, const T* from, int64_t states, int64_t channels
 
 template <class T, int N>
 INLINE void scatter_states(T* to, const T* from, int64_t states, int64_t channels, int64_t width) {
-  for (int64_t n = 0; n < states; ++n) std::copy(from + n * N, from + n * N + width, to + n * channels);
+  for (int64_t n = 0; n < states; ++n)
+    std::copy(from + n * N, from + n * N + width, to + n * channels);
 }
 
 // The sums over lanes of `count` vectors.
 template <class T, int N> INLINE void sum_lanes(T* sums, const T* lanes, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
-    T sum = T(0);
-    for (int lane = 0; lane < N; ++lane) sum += lanes[i * N + lane];
-    sums[i] = sum;
+    T sum[N];
+    std::memcpy(sum, lanes + i * N, sizeof sum);
+    for (int half = N / 2; half > 0; half /= 2)
+      for (int lane = 0; lane < half; ++lane) sum[lane] += sum[lane + half];
+    sums[i] = sum[0];
   }
 }
 
-// ---- Forward ------------------------------------------------------------------------------------
+// ---- Forward -----------------------------------------------------------------------------------
 
-template <class T, int N> INLINE void forward(const Problem& p, int64_t first, int64_t end, int64_t) {
+template <class T, int N>
+INLINE void forward(const Problem& p, int64_t first, int64_t end, int64_t /* thread */) {
   const Layout<T, N> layout(p, first, end);
   const int64_t S = p.states, tile = p.chunk * N;
-  std::vector<T> states(layout.A.size()), B_(p.chunk * S), C_(p.chunk * S), tiles(4 * tile);
-  T *B = B_.data(), *C = C_.data();
+  std::vector<T> states(layout.A.size()), B_(p.steps * S), C_(p.steps * S), tiles(4 * tile);
   T *u = tiles.data(), *delta = u + tile, *z = delta + tile, *out = z + tile;
+  // As u lies in memory: all channels of a chunk first, or all chunks of a vector of channels.
+  const bool by_chunk = p.u.channel == 1;
 
   for (int64_t b = 0; b < p.batch; ++b) {
     std::fill(states.begin(), states.end(), T(0));
-    for (int64_t c = 0; c < layout.chunks; ++c) {
+    load_states(B_.data(), p.B, b, 0, p.steps, S);
+    load_states(C_.data(), p.C, b, 0, p.steps, S);
+    for (int64_t i = 0; i < layout.vectors * layout.chunks; ++i) {
+      const int64_t k = by_chunk ? i % layout.vectors : i / layout.chunks;
+      const int64_t c = by_chunk ? i / layout.vectors : i % layout.chunks;
       const int64_t begin = c * p.chunk, steps = std::min(p.chunk, p.steps - begin);
-      load_states(B, p.B, b, begin, steps, S);
-      load_states(C, p.C, b, begin, steps, S);
-      for (int64_t k = 0; k < layout.vectors; ++k) {
-        const int64_t channel = first + k * N, width = std::min<int64_t>(N, end - channel);
-        const T* A = layout.A.data() + k * S * N;
-        T* h = states.data() + k * S * N;
-        if (p.saved)
-          scatter_states<T, N>(layout.saved(b, c, channel), h, S, p.channels, width);
-        load<T, N>(u, p.u, b, channel, begin, steps, width);
-        load<T, N>(delta, p.delta, b, channel, begin, steps, width);
-        discretize<T, N>(delta, of_channels<T, N>(p.bias, channel, width), p.softplus, steps);
-        const Vec<T, N> skip = of_channels<T, N>(p.D, channel, width);
+      const T *B = B_.data() + begin * S, *C = C_.data() + begin * S;
+      const int64_t channel = first + k * N, width = std::min<int64_t>(N, end - channel);
+      const T* A = layout.A.data() + k * S * N;
+      T* h = states.data() + k * S * N;
+      if (p.saved)
+        scatter_states<T, N>(layout.saved(b, c, channel), h, S, p.channels, width);
+      load<T, N>(u, p.u, b, channel, begin, steps, width);
+      load<T, N>(delta, p.delta, b, channel, begin, steps, width);
+      discretize<T, N>(delta, of_channels<T, N>(p.bias, channel, width), p.softplus, steps);
+      const Vec<T, N> skip = of_channels<T, N>(p.D, channel, width);
 
-        for (int64_t t = 0; t < steps; ++t) {
-          const Vec<T, N> delta_t = get<T, N>(delta + t * N), u_t = get<T, N>(u + t * N);
-          const Vec<T, N> input = delta_t * u_t;
-          Vec<T, N> y = skip * u_t;
-          for (int64_t n = 0; n < S; ++n) {
-            const Vec<T, N> decay = exp2_<T, N>(delta_t * get<T, N>(A + n * N));
-            const Vec<T, N> state = decay * get<T, N>(h + n * N) + input * B[t * S + n];
-            put<T, N>(h + n * N, state);
-            y += state * C[t * S + n];
-          }
-          put<T, N>(out + t * N, y);
+      for (int64_t t = 0; t < steps; ++t) {
+        const Vec<T, N> delta_t = get<T, N>(delta + t * N), u_t = get<T, N>(u + t * N);
+        const Vec<T, N> input = delta_t * u_t;
+        Vec<T, N> y = skip * u_t;
+        for (int64_t n = 0; n < S; ++n) {
+          const Vec<T, N> decay = exp2_<T, N>(delta_t * get<T, N>(A + n * N));
+          const Vec<T, N> state = decay * get<T, N>(h + n * N) + input * B[t * S + n];
+          put<T, N>(h + n * N, state);
+          y += state * C[t * S + n];
         }
-        if (p.z.data) {
-          load<T, N>(z, p.z, b, channel, begin, steps, width);
-          for (int64_t t = 0; t < steps; ++t) {
-            const Vec<T, N> z_t = get<T, N>(z + t * N);
-            put<T, N>(out + t * N, get<T, N>(out + t * N) * z_t * sigmoid<T, N>(z_t));
-          }
-        }
-        store<T, N>(out, p.out, b, channel, begin, steps, width);
+        put<T, N>(out + t * N, y);
       }
+      if (p.z.data) {
+        load<T, N>(z, p.z, b, channel, begin, steps, width);
+        for (int64_t t = 0; t < steps; ++t) {
+          const Vec<T, N> z_t = get<T, N>(z + t * N);
+          put<T, N>(out + t * N, get<T, N>(out + t * N) * z_t * sigmoid<T, N>(z_t));
+        }
+      }
+      store<T, N>(out, p.out, b, channel, begin, steps, width);
     }
     for (int64_t channel = first; channel < end; ++channel)
       for (int64_t n = 0; n < S; ++n)
-        static_cast<T*>(p.last)[(b * p.channels + channel) * S + n] = states[layout.index(channel, n)];
+        static_cast<T*>(p.last)[(b * p.channels + channel) * S + n] =
+            states[layout.index(channel, n)];
   }
 }
 
-// ---- Backward -----------------------------------------------------------------------------------
+// ---- Backward ----------------------------------------------------------------------------------
 //
-// With g_t the gradient of h_t, dy_t that of y_t, decay_t = exp(delta_t A), e_t = g_t decay_t h_{t-1}:
+// With g_t the gradient of h_t, dy_t that of y_t, decay_t = exp(delta_t A) and
+// e_t = g_t decay_t h_{t-1}; a dot sums over states:
 //
 //     g_t = dy_t C_t + decay_{t+1} g_{t+1}
 //     dA  = sum over t of e_t delta_t            dB_t = sum over channels of g_t delta_t u_t
 //     dD  = sum over t of dy_t u_t               dC_t = sum over channels of dy_t h_t
 //     d delta_t = e_t . A + (g_t . B_t) u_t      du_t = (g_t . B_t) delta_t + D dy_t
-//
-// (a dot sums over states).
 
 template <class T, int N>
 INLINE void backward(const Problem& p, int64_t first, int64_t end, int64_t thread) {
   const Layout<T, N> layout(p, first, end);
   const int64_t S = p.states, tile = p.chunk * N;
   std::vector<T> carry(layout.A.size());  // decay_{t+1} g_{t+1}
-  std::vector<T> grad_A(layout.A.size()), grad_D(layout.vectors * N), grad_bias(layout.vectors * N);
+  std::vector<T> grad_A(layout.A.size());
+  std::vector<T> grad_D(layout.vectors * N), grad_bias(layout.vectors * N);
   std::vector<T> B_(p.chunk * S), C_(p.chunk * S), tiles(5 * tile);
   std::vector<T> h_((p.chunk + 1) * S * N), decay_(tile * S);  // of one chunk of one vector
   std::vector<T> sum_B(tile * S), sum_C(tile * S);             // dB and dC of a chunk, by lane
@@ -364,7 +371,7 @@ INLINE void backward(const Problem& p, int64_t first, int64_t end, int64_t threa
             add<T, N>(dC + n * N, dy_t * state);
             y += state * C[t * S + n];
           }
-          put<T, N>(z + t * N, get<T, N>(z + t * N) * y);
+          if (p.z.data) put<T, N>(z + t * N, get<T, N>(z + t * N) * y);
         }
         if (p.z.data) store<T, N>(z, p.grad_z, b, channel, begin, steps, width);
 
@@ -411,7 +418,7 @@ INLINE void backward(const Problem& p, int64_t first, int64_t end, int64_t threa
   }
 }
 
-// ---- One compiled form for each instruction set -------------------------------------------------
+// ---- One compiled form for each instruction set ------------------------------------------------
 
 struct Kernel {
   void (*run)(const Problem&, int64_t first, int64_t end, int64_t thread);
@@ -447,7 +454,7 @@ template <class T, Direction D> Kernel kernel() {
   return simd128<T, D>;
 }
 
-// Whole vectors of channels to each thread, the caller's among them. 0, or 1 where something failed.
+// Whole vectors of channels to each thread, the caller's among them. 1 where memory ran out.
 template <class T, Direction D> int run(const Problem& p) noexcept {
   static const Kernel chosen = kernel<T, D>();
   const int64_t vectors = (p.channels + chosen.lanes - 1) / chosen.lanes;

@@ -37,6 +37,15 @@ PATIENCE_S = 60.0
 """A small computer under load starts a node in tens of seconds."""
 
 
+def new_environment(domain=None):
+    """Variables of a process in a ROS domain, by default in a new one."""
+    return {**os.environ, "ROS_DOMAIN_ID": str(new_domain() if domain is None else domain)}
+
+
+def new_domain():
+    return 1 + next(_domains) % 100
+
+
 def save_tiny_weights(path):
     """Weights of a network so small that the tests are quick; what it finds means nothing."""
     import torch
@@ -71,7 +80,7 @@ class Process:
                 command,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
+                env=new_environment(domain),
             )
 
     def text(self):
@@ -109,7 +118,7 @@ class Client:
 
     def __init__(self, folder):
         self._folder = folder
-        self.domain = 1 + next(_domains) % 100
+        self.domain = new_domain()
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=self.domain)
         self.node = rclpy.create_node("client", context=self._context)

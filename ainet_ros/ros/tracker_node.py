@@ -31,8 +31,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from ainet_ros.msg import StageLatency
 from ainet_ros.msg import Track as TrackMessage
 from ainet_ros.ros import messages
+from ainet_ros.ros.camera import Camera
 from ainet_ros.ros.engine import Engine, Settings
-from ainet_ros.ros.filters import NearestTimePairs, Subscriber, stamp_ns
+from ainet_ros.ros.filters import NearestTimePairs, stamp_ns
 from ainet_ros.ros.images import cv_bridge, to_compressed, to_image
 from ainet_ros.ros.pairing import NearestTime, Pair
 from ainet_ros.ros.parameters import TrackerParameters
@@ -44,10 +45,6 @@ from ainet_ros.vision import overlay
 
 Result = TypeVar("Result")
 
-CAMERA_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_EFFORT
-)
-"""Best effort takes what either kind of camera publishes."""
 RESULT_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE
 )
@@ -77,7 +74,7 @@ class TrackerNode(Node):
         self._engine: Engine | None = None
         self._worker: Worker | None = None
         self._pairing: NearestTime | None = None
-        self._cameras: list[Any] = []
+        self._cameras: list[Camera] = []
         self._overlay_due = 0.0
         self._seen_counts = (0, 0, 0)
 
@@ -127,15 +124,15 @@ class TrackerNode(Node):
         )
         group = MutuallyExclusiveCallbackGroup()
         self._cameras = [
-            self._subscribe("rgb/image_raw", parameters.rgb_transport, group),
-            self._subscribe("thermal/image_raw", parameters.thermal_transport, group),
+            Camera(self, "rgb/image_raw", parameters.rgb_transport, group),
+            Camera(self, "thermal/image_raw", parameters.thermal_transport, group),
         ]
         rgb, thermal = self._cameras
         pairs = NearestTimePairs(rgb, thermal, self._pairing)
         pairs.registerCallback(self._on_pair)
         self._check_timer = self.create_timer(CHECK_PERIOD_S, self._check_cameras)
         self._worker.start()
-        topics = " and ".join(camera.sub.topic_name for camera in self._cameras)
+        topics = " and ".join(camera.topic for camera in self._cameras)
         self.get_logger().info(f"ready: waiting for {topics}")
 
     def deactivate(self) -> None:
@@ -144,7 +141,7 @@ class TrackerNode(Node):
             return
         self.destroy_timer(self._check_timer)
         for camera in self._cameras:
-            self.destroy_subscription(camera.sub)
+            camera.destroy()
         self._cameras = []
         self._worker.stop(STOP_TIMEOUT_S)
         self._worker = None
@@ -152,14 +149,6 @@ class TrackerNode(Node):
     def cleanup(self) -> None:
         """Let go of the network."""
         self._engine = None
-
-    def _subscribe(self, topic: str, transport: str, group: Any) -> Any:
-        kind, topic = (
-            (CompressedImage, f"{topic}/compressed")
-            if transport == "compressed"
-            else (Image, topic)
-        )
-        return Subscriber(self, kind, topic, qos_profile=CAMERA_QOS, callback_group=group)
 
     # Run by executor threads
 
@@ -250,7 +239,7 @@ class TrackerNode(Node):
         for camera, received in zip(self._cameras, (rgb, thermal), strict=True):
             if received == 0:
                 self.get_logger().warning(
-                    f"no image on {camera.sub.topic_name} in the last {CHECK_PERIOD_S:g} s: is "
+                    f"no image on {camera.topic} in the last {CHECK_PERIOD_S:g} s: is "
                     "the camera running, and is the topic remapped to it?",
                     throttle_duration_sec=REPEAT_S,
                 )

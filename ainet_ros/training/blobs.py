@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]
 Rectangle = tuple[int, int, int, int]
 """x, y, w, h in whole pixels."""
 
@@ -25,6 +26,8 @@ FILLS = 0.38, 0.9
 """Share of its box that a person fills."""
 LEAST_HEIGHT, LARGEST_SHARE = 24, 0.6
 """Height in pixels, and share of the image's height."""
+LEAST_OUTLINED = 36
+"""Height in pixels from which an outline tells a person."""
 LEAST_CONTRAST = 35.0
 """Grey levels between the region and what surrounds it."""
 LEAST_OVERLAP, LARGEST_GROWTH = 0.4, 1.3
@@ -65,10 +68,10 @@ def warm_blobs(thermal: Image) -> list[Blob]:
 
 
 def outline(thermal: Image) -> Blob | None:
-    """The warm object that a tight (H, W) uint8 thermal crop shows, by Otsu's threshold.
+    """The warm person that a tight (H, W) uint8 thermal crop shows, by Otsu's threshold.
 
-    None where the warm part is not one region that spans the crop and leaves its corners free:
-    the threshold has then split the object, or found something else.
+    None where the warm part is not one region that spans the crop and has a person's outline:
+    the threshold has then split the person, or found something else.
     """
     height, width = thermal.shape
     smooth = cv2.GaussianBlur(thermal, (0, 0), max(0.5, height / 60))
@@ -78,17 +81,38 @@ def outline(thermal: Image) -> Blob | None:
     if count < 2:
         return None
     label = 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA]))
-    x, y, w, h, area = (int(v) for v in statistics[label])
-    region = (labels[y : y + h, x : x + w] == label).astype(np.uint8) * 255
-    rim = np.concatenate([region[0], region[-1], region[:, 0], region[:, -1]])
-    if (
-        h < 0.88 * height
-        or w < 0.7 * width
-        or not 0.35 < area / (w * h) < 0.75
-        or np.count_nonzero(rim) > 0.4 * rim.size
-    ):
+    x, y, w, h = (int(v) for v in statistics[label, :4])
+    region = _filled((labels[y : y + h, x : x + w] == label).astype(np.uint8) * 255)
+    blob = Blob((x, y, w, h), region)
+    if h < 0.9 * height or w < 0.7 * width or not has_person_outline(blob):
         return None
-    return Blob((x, y, w, h), region)
+    return blob
+
+
+def has_person_outline(blob: Blob) -> bool:
+    """Whether a region, large enough to tell, is a whole person rather than a limb or a group:
+    free corners, a head narrower than what is below, few hollows.
+    """
+    _, _, w, h = blob.box
+    if h < LEAST_OUTLINED or not 1.6 < h / w < 4.0:
+        return False
+    inside = blob.mask > 0
+    corner_h, corner_w = round(0.12 * h), max(1, round(0.2 * w))
+    corners = np.concatenate([
+        inside[rows, columns].ravel()
+        for rows in (slice(None, corner_h), slice(h - corner_h, None))
+        for columns in (slice(None, corner_w), slice(w - corner_w, None))
+    ])
+    widths = inside.sum(axis=1)
+    points = cv2.findNonZero(blob.mask)
+    solidity = np.count_nonzero(inside) / cv2.contourArea(cv2.convexHull(points))
+    return bool(
+        corners.mean() < 0.25
+        and widths[: h // 8].mean() < 0.7 * widths[h // 4 : h // 2].mean()
+        and widths[: h // 3].min() > 0.08 * w
+        and 0.35 < inside.mean() < 0.8
+        and solidity > 0.62
+    )
 
 
 def moving_blobs(thermal: Image, background: Image) -> list[Blob]:
@@ -157,15 +181,23 @@ def _regions(mask: NDArray[np.bool_]) -> list[Blob]:
         x, y, w, h = (int(v) for v in statistics[label, :4])
         if h < LEAST_HEIGHT or x < 2 or y < 2 or x + w > width - 2 or y + h > height - 2:
             continue
-        region = (labels[y : y + h, x : x + w] == label).astype(np.uint8) * 255
+        region = _filled((labels[y : y + h, x : x + w] == label).astype(np.uint8) * 255)
         blobs.append(Blob((x, y, w, h), region))
     return blobs
+
+
+def _filled(mask: Image) -> Image:
+    """A mask without its holes."""
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = np.zeros_like(mask)
+    cv2.drawContours(filled, outlines, -1, (255,), cv2.FILLED)
+    return filled
 
 
 def _looks_upright(blob: Blob, shape: tuple[int, ...]) -> bool:
     _, _, w, h = blob.box
     fill = np.count_nonzero(blob.mask) / (w * h)
-    return (
+    return bool(
         ASPECTS[0] < h / w < ASPECTS[1]
         and FILLS[0] < fill < FILLS[1]
         and h < LARGEST_SHARE * shape[0]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -22,21 +22,39 @@ from torch.utils.data import Dataset, get_worker_info
 
 from ..tracker import crop
 from . import synthesis
-from .degradation import Degradation, Severities
+from .degradation import LEAST_TEXTURE, Degradation, Severities, textures
 from .recordings import Cutout, Recordings, Still, Track
 from .synthesis import Layer, Scene
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]
 Rng = np.random.Generator
 Box = crop.Box
 
 MIX = {"still": 0.35, "paste": 0.45, "video": 0.20}
-VIDEOS = {"rgb_video": 0.5, "rgbt_video": 0.15, "rgbt_clips": 0.2, "ir_video": 0.15}
+ABSENT_MIX = {"still": 0.5, "paste": 1.0, "video": 0.5}
+"""Weights on that mix where the target is absent."""
+VIDEOS = {"rgb_video": 0.5, "rgbt_video": 0.25, "rgbt_clips": 0.1, "ir_video": 0.15}
 """Shares of the videos, by folder."""
+STILLS = {
+    "rgbt_stills/roadscene": 0.30,
+    "rgbt_stills/llvip": 0.15,
+    "rgbt_stills/msrs": 0.10,
+    "rgbt_stills/msrs_grey": 0.08,
+    "rgbt_stills/tno": 0.06,
+    "rgbt_stills/vifb": 0.06,
+    "rgbt_clips": 0.15,
+    "rgbt_video": 0.10,
+}
+"""Shares of the stills, by folder."""
+LEAST_CONTENT = 25.0
+"""Sum of the standard deviations of green and thermal that a region needs to be a target."""
 KINDS = {"person": 0.60, "car": 0.25, "bicycle": 0.15}
 """Shares of the pasted objects."""
 THINGS = 0.25
 """Share of the pasted objects that are a region of another pair instead."""
+OUTLINED = 0.40
+"""Share of the pasted persons that have an outline of their own; most of the others wear one."""
+BORROWED = 0.75
 DEAD_STREAM = 0.15
 """Share of one-modality videos whose other stream is black rather than imitated."""
 
@@ -49,6 +67,12 @@ class View:
     template_box: Box
     search: Image
     box: Box
+
+    def region(self) -> Image:
+        """The search picture around the target: a quarter wider and higher than its box."""
+        cx, cy, w, h = (v * self.search.shape[0] for v in self.box)
+        x0, y0 = max(0, int(cx - 0.625 * w)), max(0, int(cy - 0.625 * h))
+        return self.search[y0 : int(cy + 0.625 * h) + 1, x0 : int(cx + 0.625 * w) + 1]
 
 
 class TrainingData(Dataset[dict[str, Tensor]]):
@@ -128,21 +152,23 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         self.absent, self.largest_gap = absent, largest_gap
         self.degradation = _degradation(degradation or {})
 
-        self.stills = [s for s in recordings.stills if s.split == split]
-        self.warm = [s for s in self.stills if s.boxes]
-        self.tracks = {
-            folder: tracks
-            for folder in VIDEOS
-            if (tracks := [t for t in recordings.tracks
-                           if t.split == split and t.name.startswith(folder + "/")])
+        self.stills = _by_folder(STILLS, [s for s in recordings.stills if s.split == split])
+        self.warm = {
+            folder: warm
+            for folder, stills in self.stills.items()
+            if (warm := [s for s in stills if s.boxes])
         }
+        self.tracks = _by_folder(VIDEOS, [t for t in recordings.tracks if t.split == split])
         self.cutouts: dict[str, list[Cutout]] = {
             kind: cutouts
             for kind in KINDS
             if (cutouts := [c for c in recordings.cutouts
                             if c.split == split and c.kind == kind])
         }
+        self.outlined = [c for c in self.cutouts.get("person", []) if c.mask >= 0]
         self.mix = self._possible({**MIX, **(mix or {})})
+        # The kinds differ in how hard they are without a target: the mix is another one then.
+        self.absent_mix = {k: v * ABSENT_MIX[k] for k, v in self.mix.items()}
 
     def _possible(self, mix: dict[str, float]) -> dict[str, float]:
         """The shares of the kinds that the recordings allow, to a sum of 1."""
@@ -169,16 +195,12 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         rng = np.random.default_rng((self.seed, int(self.split == "validation"), index))
         present = rng.random() >= self.absent
         make = {"still": self._still, "paste": self._paste, "video": self._video}
-        view = make[_pick(rng, self.mix)](rng, present)
-        return self._finish(rng, view, present)
-
-    def _finish(self, rng: Rng, view: View, present: bool) -> dict[str, Tensor]:
-        region = view.search
-        if present:
-            size = self.search_size
-            cx, cy, w, h = (v * size for v in view.box)
-            x0, y0 = max(0, int(cx - 0.75 * w)), max(0, int(cy - 0.75 * h))
-            region = view.search[y0 : int(cy + 0.75 * h) + 1, x0 : int(cx + 0.75 * w) + 1]
+        mix = self.mix if present else self.absent_mix
+        for _ in range(4):
+            view = make[_pick(rng, mix)](rng, present)
+            region = view.region() if present else view.search
+            if max(textures(region)) > LEAST_TEXTURE:
+                break
         self.degradation.apply(rng, view.template, view.search, region)
         if rng.random() < 0.5:
             view.template, view.search = view.template[:, ::-1], view.search[:, ::-1]
@@ -210,9 +232,8 @@ class TrainingData(Dataset[dict[str, Tensor]]):
     # A region of a still, seen twice.
 
     def _still(self, rng: Rng, present: bool) -> View:
-        still = _choose(rng, self.warm if self.warm and rng.random() < 0.45 else self.stills)
+        still, box = self._target(rng)
         picture = self.recordings.image(still.image)
-        box = self._target(rng, still, picture)
         x, y, w, h = box
         centre = x + w / 2, y + h / 2
         zoom, aspect = np.exp(rng.normal(0, 0.15)), np.exp(rng.uniform(-0.08, 0.08))
@@ -225,13 +246,11 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         half_w, half_h = np.hypot(ellipse[:, 0], ellipse[:, 1])
         moved = centre[0] - half_w, centre[1] - half_h, 2 * half_w, 2 * half_h
         if not present:
-            other = _choose(rng, self.stills)
-            picture_there = self.recordings.image(other.image)
-            place = self._target(rng, other, picture_there)
-            if other is still and _near(place, box):
+            other, place = self._target(rng)
+            if other is still:
                 place = _elsewhere(rng, place, box, picture.shape)
-            return self._look(rng, Scene(picture, _IDENTITY), box,
-                              Scene(picture_there, _IDENTITY), place)
+            elsewhere = Scene(self.recordings.image(other.image), _IDENTITY)
+            return self._look(rng, Scene(picture, _IDENTITY), box, elsewhere, place)
         scenes = [Scene(picture, _IDENTITY), Scene(picture, camera)]
         if rng.random() < 0.12:
             scenes[1] = replace(
@@ -239,22 +258,29 @@ class TrainingData(Dataset[dict[str, Tensor]]):
             )
         return self._look(rng, scenes[0], box, scenes[1], moved)
 
-    def _target(self, rng: Rng, still: Still, picture: Image) -> Box:
-        """What stands out warm in a still, or else a region with content."""
-        if still.boxes and rng.random() < 0.7:
-            x, y, w, h = _choose(rng, still.boxes)
-            return x, y, w, h
-        return _region(rng, picture)
+    def _target(self, rng: Rng) -> tuple[Still, Box]:
+        """A still, and what stands out warm in it or else a region with content."""
+        if self.warm and rng.random() < 0.45:
+            still = self._any_still(rng, self.warm)
+            return still, _tuple(_choose(rng, still.boxes))
+        for _ in range(5):
+            still = self._any_still(rng, self.stills)
+            region, content = _region(rng, self.recordings.image(still.image))
+            if content > LEAST_CONTENT:
+                break
+        return still, region
+
+    def _any_still(self, rng: Rng, stills: Mapping[str, Sequence[Still]]) -> Still:
+        return _choose(rng, stills[_pick(rng, {folder: STILLS[folder] for folder in stills})])
 
     # Objects on the background of another pair.
 
     def _paste(self, rng: Rng, present: bool) -> View:
-        still = _choose(rng, self.stills)
-        background = self.recordings.image(still.image)
+        background = self.recordings.image(self._any_still(rng, self.stills).image)
         height, width = background.shape[:2]
         patch, mask, kind = self._object(rng, None)
-        side = _log_uniform(rng, 12.0, min(300.0, 0.4 * min(height, width),
-                                           2.2 * np.sqrt(mask.size)))
+        # Seldom is a target's picture enlarged much: it would be the only blurred thing.
+        side = _side(rng, height, width, 12.0, 3.0 * np.sqrt(mask.size))
         centre = rng.uniform(0.08, 0.92, 2) * (width, height)
         surroundings = _around(background, centre, 2 * side)
         patch = synthesis.settle(rng, patch, mask, surroundings)
@@ -290,7 +316,7 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         layers = [*beside_later, second] if present else [*beside_later]
         if present and rng.random() < 0.2:
             layers.append(self._occluder(rng, background, second_box))
-        if not present and not layers:
+        if not present and not layers and rng.random() < 0.6:
             layers.append(
                 _placed(rng, *self._alike(rng, kind, surroundings), step, side * zoom, kind)
             )
@@ -302,19 +328,34 @@ class TrainingData(Dataset[dict[str, Tensor]]):
 
     def _object(self, rng: Rng, kind: str | None) -> tuple[Image, Image, str]:
         """An object (h, w, 4), its mask (h, w) and its kind, of the asked kind if any."""
+        patch, mask, kind = self._any_object(rng, kind)
+        # A target spans a quarter of the search region: more pixels would only cost time.
+        scale = 0.6 * self.search_size / max(mask.shape)
+        if scale < 0.8:
+            size = max(4, round(mask.shape[1] * scale)), max(4, round(mask.shape[0] * scale))
+            patch = cv2.resize(patch, size, interpolation=cv2.INTER_AREA)
+            mask = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
+        return patch, mask, kind
+
+    def _any_object(self, rng: Rng, kind: str | None) -> tuple[Image, Image, str]:
         if kind is None:
             things = not self.cutouts or rng.random() < THINGS
             kind = "thing" if things else _pick(rng, {k: KINDS[k] for k in self.cutouts})
         if kind == "thing":
-            picture = self.recordings.image(_choose(rng, self.stills).image)
-            x, y, w, h = (int(v) for v in _region(rng, picture))
+            picture = self.recordings.image(self._any_still(rng, self.stills).image)
+            x, y, w, h = (int(v) for v in _region(rng, picture)[0])
             return picture[y : y + h, x : x + w], synthesis.rounded_mask(rng, h, w), kind
-        cutouts = self.cutouts[kind]
-        cutout = _choose(rng, cutouts)
+        own = kind == "person" and self.outlined and rng.random() < OUTLINED
+        cutout = _choose(rng, self.outlined if own else self.cutouts[kind])
         patch = self.recordings.image(cutout.image)
-        if cutout.mask < 0:
-            return patch, synthesis.rounded_mask(rng, *patch.shape[:2]), kind
-        return patch, synthesis.soften(self.recordings.image(cutout.mask)[..., 0]), kind
+        height, width = patch.shape[:2]
+        if kind == "person" and self.outlined and (cutout.mask >= 0 or rng.random() < BORROWED):
+            wearer = cutout if cutout.mask >= 0 else _choose(rng, self.outlined)
+            outline = self.recordings.image(wearer.mask)[..., 0]
+            if wearer is not cutout:
+                outline = cv2.resize(outline, (width, height), interpolation=cv2.INTER_LINEAR)
+            return patch, synthesis.soften(outline), kind
+        return patch, synthesis.rounded_mask(rng, height, width), kind
 
     def _alike(self, rng: Rng, kind: str, surroundings: Image) -> tuple[Image, Image]:
         """Another object of the kind, in the same light."""
@@ -326,8 +367,7 @@ class TrainingData(Dataset[dict[str, Tensor]]):
     def _occluder(self, rng: Rng, picture: Image, box: Box) -> Layer:
         """A piece of the surroundings over 10 to 50 % of the box, from one of its sides."""
         x, y, w, h = box
-        source = _region(rng, picture)
-        x0, y0, sw, sh = (int(v) for v in source)
+        x0, y0, sw, sh = (int(v) for v in _region(rng, picture)[0])
         patch = picture[y0 : y0 + sh, x0 : x0 + sw]
         share = rng.uniform(0.1, 0.5)
         if rng.random() < 0.6:
@@ -375,9 +415,19 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         return View(pictures[0], template.to_crop(template_box), pictures[1], search.to_crop(box))
 
 
+_R = TypeVar("_R", Still, Track)
 _IDENTITY = np.eye(2, 3)
 _LOOK_ALIKES = [0.2, 0.3, 0.25, 0.15, 0.1]
 """How often there are 0 to 4 of them."""
+
+
+def _by_folder(folders: Mapping[str, float], recordings: Sequence[_R]) -> dict[str, list[_R]]:
+    """The stills or tracks by the folder their name begins with; the folders they come from."""
+    return {
+        folder: inside
+        for folder in folders
+        if (inside := [r for r in recordings if r.name.startswith(folder + "/")])
+    }
 
 
 def _degradation(options: Mapping[str, Any]) -> Degradation:
@@ -402,12 +452,12 @@ def _window(
     return crop.window((cx - w / 2, cy - h / 2, w, h), factor)
 
 
-def _region(rng: Rng, picture: Image) -> Box:
-    """A rectangle of a picture (H, W, 4) that has content: the best of a few drawn ones."""
+def _region(rng: Rng, picture: Image) -> tuple[Box, float]:
+    """A rectangle of a picture (H, W, 4), and how much content it has: the best of a few."""
     height, width = picture.shape[:2]
     best, best_content = (0.0, 0.0, float(width), float(height)), -1.0
     for _ in range(4):
-        side = _log_uniform(rng, 14.0, 0.4 * min(height, width))
+        side = _side(rng, height, width, 14.0, np.inf)
         aspect = np.exp(rng.normal(-0.25, 0.5))
         w = int(np.clip(side * np.sqrt(aspect), 8, 0.6 * width))
         h = int(np.clip(side / np.sqrt(aspect), 8, 0.6 * height))
@@ -419,7 +469,15 @@ def _region(rng: Rng, picture: Image) -> Box:
             best, best_content = (float(x), float(y), float(w), float(h)), content
         if content > 45:
             break
-    return best
+    return best, best_content
+
+
+def _side(rng: Rng, height: int, width: int, least: float, largest: float) -> float:
+    """A target's sqrt(w * h), log-uniform: mostly such that its search region, four times as
+    wide, lies in the picture.
+    """
+    share = 0.22 if rng.random() < 0.8 else 0.45
+    return _log_uniform(rng, least, min(300.0, share * min(height, width), largest))
 
 
 def _placed(
@@ -480,15 +538,19 @@ def _near(a: Box, b: Box, overlap: float = 0.0) -> bool:
 
 def _complete(picture: Image, translation: synthesis.Translation, dead: bool) -> Image:
     """(S, S, 4) from a crop of any modality: the one that is missing is imitated, or black."""
-    size = picture.shape[0]
     if picture.ndim == 3 and picture.shape[2] == 4:
         return picture
     if picture.ndim == 3 and picture.shape[2] == 3:
-        thermal = np.zeros((size, size), np.uint8) if dead else translation.thermal(picture)
-        return np.dstack([picture, thermal])
-    thermal = picture.reshape(size, size)
-    rgb = np.zeros((size, size, 3), np.uint8) if dead else translation.rgb(thermal)
-    return np.dstack([rgb, thermal])
+        thermal = translation.thermal(picture)
+        result = np.dstack([picture, np.zeros_like(thermal) if dead else thermal])
+        outside = ~picture.any(axis=2)
+    else:
+        thermal = picture.reshape(picture.shape[:2])
+        rgb = translation.rgb(thermal)
+        result = np.dstack([np.zeros_like(rgb) if dead else rgb, thermal])
+        outside = thermal == 0
+    result[outside] = 0
+    return result
 
 
 def _mirror(box: Box) -> Box:
@@ -550,6 +612,6 @@ def _boxed(pictures: Tensor, box: Tensor | None) -> Image:
             cv2.rectangle(image, (0, 0), (size - 1, size - 1), (255, 0, 0), 2)
             continue
         cx, cy, w, h = (float(v) * size for v in box)
-        corners = [(round(cx - w / 2), round(cy - h / 2)), (round(cx + w / 2), round(cy + h / 2))]
-        cv2.rectangle(image, *corners, (0, 255, 0), 1)
+        first = round(cx - w / 2), round(cy - h / 2)
+        cv2.rectangle(image, first, (round(cx + w / 2), round(cy + h / 2)), (0, 255, 0), 1)
     return np.vstack(images)

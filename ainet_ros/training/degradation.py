@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]
 Rng = np.random.Generator
 RGB, THERMAL = slice(0, 3), slice(3, 4)
 LEAST_TEXTURE = 7.0
@@ -65,6 +66,7 @@ class Degradation:
         `region` is the part of the search region around the target: a modality that already
         shows nothing there keeps the other one from being degraded.
         """
+        outside = [image.view(np.uint32)[..., 0] == 0 for image in (template, search)]
         if rng.random() < self.inverted:
             for image in (template, search):
                 image[..., 3] = 255 - image[..., 3]
@@ -85,13 +87,14 @@ class Degradation:
             _tone(rng, image, common, self.brightness)
             for part in (RGB, THERMAL):
                 _soft(rng, image, part)
+        # What lies outside of the frame stays black: a crop is padded after the camera.
+        for image, black in zip((template, search), outside, strict=True):
+            image[black] = 0
 
     def _fail(
         self, rng: Rng, severe: str, template: Image, search: Image, region: Image
     ) -> None:
-        texture = [
-            float(np.std(region[..., RGB].mean(axis=2))), float(np.std(region[..., THERMAL]))
-        ]
+        texture = textures(region)
         on_thermal = severe == "crossover" or (
             severe in ("smoke", "dead", "coarse") and rng.random() > self.smoke_on_rgb
         )
@@ -112,6 +115,11 @@ class Degradation:
             change(rng, image, part)
 
 
+def textures(region: Image) -> tuple[float, float]:
+    """How much RGB and thermal show of a region: standard deviations in grey levels."""
+    return float(region[..., RGB].mean(axis=2).std()), float(region[..., THERMAL].std())
+
+
 Change = Callable[[Rng, Image, slice], None]
 
 
@@ -130,9 +138,9 @@ def smoke(rng: Rng) -> Change:
         alpha = np.clip(opacity * (1 + unevenness * 1.2 * (veil - 0.35)), 0, 1)[..., None]
         values = image[..., part].astype(np.float32)
         if part == THERMAL:
-            tone = float(values.mean()) + rng.uniform(-10, 10)
+            tone = np.float32(values.mean() + rng.uniform(-10, 10))
         else:
-            tone = color + rng.uniform(-8, 8, 3).astype(np.float32)
+            tone = (color + rng.uniform(-8, 8, 3)).astype(np.float32)
             tone = tone + (12 * (_clouds(rng, size) - 0.5))[..., None]
         _store(image, part, values + (tone - values) * alpha)
 
@@ -270,11 +278,12 @@ def _resample(image: Image, part: slice, factor: float) -> None:
 
 def _clouds(rng: Rng, size: int) -> NDArray[np.float32]:
     """Smooth noise of two scales, (size, size) in 0 to 1."""
-    field_ = np.zeros((size, size), np.float32)
+    rough = max(8, size // 4)
+    clouds = np.zeros((rough, rough), np.float32)
     for cells, weight in ((int(rng.integers(2, 5)), 0.7), (int(rng.integers(5, 10)), 0.3)):
         grid = rng.random((cells, cells), dtype=np.float32)
-        field_ += weight * cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
-    return np.clip(field_, 0, 1)
+        clouds += weight * cv2.resize(grid, (rough, rough), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(np.clip(clouds, 0, 1), (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def _noise(rng: Rng, image: Image, part: slice, deviation: float) -> NDArray[np.float32]:

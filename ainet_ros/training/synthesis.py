@@ -8,6 +8,7 @@ coordinates, in which pixel i covers i to i + 1, so that boxes and pictures shar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..tracker.crop import Box, Window
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]
 Affine = NDArray[np.float64]
 
 INSIDE = 128
@@ -32,17 +33,18 @@ class Layer:
 
     def box(self) -> Box:
         """The tight box of the mask in the scene: x, y, w, h in its pixels."""
-        rows, columns = np.nonzero(self.mask >= INSIDE)
+        inside = self.mask >= INSIDE
+        rows = np.flatnonzero(inside.any(axis=1))
+        left = inside[rows].argmax(axis=1)
+        right = inside.shape[1] - inside[rows, ::-1].argmax(axis=1)
         # The corners of the pixels, not their centres, bound the object.
-        points = cv2.convexHull(np.stack([columns, rows], axis=1).astype(np.int32))[:, 0]
-        corners = np.concatenate([points + offset for offset in _CORNERS]).astype(np.float64)
+        corners = np.concatenate(
+            [np.stack([x, y], axis=1) for x in (left, right) for y in (rows, rows + 1)]
+        ).astype(np.float64)
         placed = corners @ self.place[:, :2].T + self.place[:, 2]
         x0, y0 = placed.min(axis=0)
         x1, y1 = placed.max(axis=0)
         return float(x0), float(y0), float(x1 - x0), float(y1 - y0)
-
-
-_CORNERS = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
 
 
 @dataclass(frozen=True)
@@ -181,12 +183,12 @@ def settle(
     tint = (there[:3] + 20) / (there[:3].mean() + 20)
     values[..., :3] *= gain * tint ** rng.uniform(0.0, 0.6)
     choice = rng.random()
-    if choice < 0.75:
-        warmth = min(235.0, there[3] + rng.uniform(25, 150))
-    elif choice < 0.85:
-        warmth = max(10.0, there[3] - rng.uniform(20, 70))
-    else:
+    if choice > 0.88:
         warmth = mean[3]
+    elif choice < 0.75 and there[3] < 170:
+        warmth = min(240.0, there[3] + rng.uniform(30, 160))
+    else:
+        warmth = max(8.0, there[3] - rng.uniform(25, 90))
     # The crops' thermal is equalised; a plain camera shows a body smoother.
     values[..., 3] = (values[..., 3] - mean[3]) * rng.uniform(0.25, 1.0) + warmth
     result = np.clip(values, 0, 255).astype(np.uint8)

@@ -102,7 +102,8 @@ class Trainer:
                 sampler=indices,
                 num_workers=config.workers,
                 drop_last=True,
-                persistent_workers=False,
+                # Its own, as drawing the workers' seeds would shift a resumed run's.
+                generator=torch.Generator(),
             )
         )
 
@@ -185,7 +186,9 @@ class Trainer:
         network = self.averaged.eval()
         ious, present_scores, absent_scores = [], [], []
         indices = range(self.config.validation_samples)
-        for batch in DataLoader(self.validation_data, self.config.batch, sampler=indices):
+        for batch in DataLoader(
+            self.validation_data, self.config.batch, sampler=indices, generator=torch.Generator()
+        ):
             output = self._forward(network, batch)
             peak = output.score_map.flatten(1).amax(dim=1).cpu()
             present = batch["present"]

@@ -33,6 +33,7 @@ class Part(NamedTuple):
 
 
 Figure = list[Part]
+_HALF_TURN = np.linspace(-np.pi / 2, np.pi / 2, 7)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Look:
         """A look at random."""
 
         def cloth(low: float, high: float) -> Color:
-            return _color(rng.uniform(low, high) * (0.5 + 0.5 * rng.dirichlet((1, 1, 1)) * 3))
+            return _color(rng.uniform(low, high) * 3 * rng.dirichlet((5, 5, 5)))
 
         return cls(
             coat=cloth(0.25, 0.75),
@@ -274,11 +275,9 @@ def _blob(rng: np.random.Generator, center: npt.ArrayLike, radius: float) -> Poi
 def _capsule(start: npt.ArrayLike, end: npt.ArrayLike, first: float, last: float) -> Points:
     """The hull of two discs, near enough: half a disc at each end."""
     a, b = np.asarray(start, float), np.asarray(end, float)
-    along = np.arctan2(b[1] - a[1], b[0] - a[0])
-    arc = np.linspace(-np.pi / 2, np.pi / 2, 7)
-    head = [b + last * _unit(along + angle) for angle in arc]
-    tail = [a + first * _unit(along + np.pi + angle) for angle in arc]
-    return np.array(head + tail)
+    along = np.arctan2(b[1] - a[1], b[0] - a[0]) + _HALF_TURN
+    half = np.stack([np.cos(along), np.sin(along)], axis=1)
+    return np.concatenate([b + last * half, a - first * half])
 
 
 def _strip(low: tuple[float, float], high: tuple[float, float], half: float) -> Points:

@@ -34,6 +34,7 @@ DEFAULT_ATTRIBUTES = ("night", "smoke", "occlusion", "lookalikes")
 _FAILURES = ("smoke", "night", "crossover")
 _BASE_WIDTH, _BASE_HEIGHT = 640, 480  # of the view of the backdrop at a zoom of 1
 _SHIFT = 4  # fractional bits of drawn coordinates
+_REACH = 3.0  # metres that a figure reaches from its foot point, at most
 _AMBIENT = np.array([0.05, 0.06, 0.09], np.float32)
 _LAMP = np.array([1.0, 0.82, 0.55], np.float32)
 
@@ -59,15 +60,6 @@ class _Actor:
     heading: Track
     gone: Track
     alive: bool = False
-
-
-@dataclass
-class _Canvas:
-    """The frame under work, all (height, width[, 3]) uint8."""
-
-    rgb: Image
-    thermal: Image
-    glow: Image
 
 
 class Scene(Source):
@@ -123,8 +115,9 @@ class Scene(Source):
         height, width = size[1], size[0]
         self._grain = rng.standard_normal((height + 64, width + 64, 3)).astype(np.float32)
         self._columns = rng.standard_normal((1, width)).astype(np.float32)
-        self._cloth = street.noise(rng, 512, 512, 12, 3)
-        self._plumes = [street.noise(rng, 600, 1024, cell, 5) for cell in (300, 150)]
+        self._cloth = street.noise(rng, height, width, 12, 3)
+        plumes = [street.noise(rng, 480, 700, cell, 5) for cell in (300, 150)]
+        self._plumes = [np.hstack([plume, plume[:, ::-1]]) for plume in plumes]  # without a seam
         self.boxes = np.array([self._box(index) for index in range(frames)])
 
     def __len__(self) -> int:
@@ -285,8 +278,7 @@ class Scene(Source):
                 others.append(standing(figure, 328.0, float(x)))
         for x in np.arange(rng.uniform(100, 300), street.WIDTH, 380):
             others.append(standing(figures.tree(rng), 317.0, float(x)))
-        far = min(float(target.row.min()) - 6, 430.0)  # lamps stand behind the target
-        others.extend(standing(figures.lamp_post(), min(row, far), x) for x, row in lamps)
+        others.extend(standing(figures.lamp_post(), row, x) for x, row in lamps)
         if "occlusion" in self.attributes:
             for share, kind in zip((0.11, 0.5, 0.94), rng.permutation(3), strict=True):
                 at = int(share * (count - 1))
@@ -296,23 +288,19 @@ class Scene(Source):
 
     # How it looks.
 
-    def _placed(self, actor: _Actor, index: int) -> tuple[Figure, float]:
-        """The figure with its points in pixels of the image, and pixels per metre there."""
+    def _foot(self, actor: _Actor, index: int) -> tuple[npt.NDArray[np.float64], float]:
+        """The affine map (2, 3) from the figure's metres to pixels, and pixels per metre."""
         row = actor.row[index]
         scale = street.pixels_per_metre(row)
         view = self._views[index]
         way = actor.heading[index] or 1.0
-        frame = np.array([[way * scale, 0.0, actor.x[index]], [0.0, -scale, row], [0.0, 0.0, 1.0]])
-        affine = view @ frame
-        figure = [
-            part._replace(points=part.points @ affine[:, :2].T + affine[:, 2])
-            for part in actor.shape(actor.gone[index])
-        ]
-        return figure, scale * float(np.hypot(*view[:, 0]))
+        place = np.array([[way * scale, 0.0, actor.x[index]], [0.0, -scale, row], [0.0, 0.0, 1.0]])
+        return view @ place, scale * float(np.hypot(*view[:, 0]))
 
     def _box(self, index: int) -> npt.NDArray[np.float64]:
-        figure, _ = self._placed(self._target, index)
-        points = np.concatenate([part.points for part in figure])
+        affine, _ = self._foot(self._target, index)
+        figure = self._target.shape(self._target.gone[index])
+        points = _mapped(np.concatenate([part.points for part in figure]), affine)
         # Pixel centres are whole numbers when drawn; a box counts from the pixels' corners.
         low = np.clip(points.min(0) + 0.5, 0, self._size)
         high = np.clip(points.max(0) + 0.5, 0, self._size)
@@ -323,19 +311,16 @@ class Scene(Source):
             self._strength(name, index) for name in ("night", "smoke", "crossover")
         )
         rng = np.random.default_rng((self._seed, index))
-        canvas = _Canvas(
-            self._see(self._backdrop.rgb, index),
-            self._see(self._backdrop.thermal, index),
-            self._see(self._backdrop.glow, index) if night else np.empty(0, np.uint8),
-        )
+        picture = self._see(self._backdrop.picture, index)
+        glow = self._see(self._backdrop.glow, index) if night else None
         for actor in sorted(self._actors, key=lambda actor: actor.row[index]):
-            self._draw(canvas, actor, index, crossover if actor.alive else 0.0)
-        rgb = canvas.rgb.astype(np.float32) / 255
-        heat = canvas.thermal.astype(np.float32) / 255
+            self._draw(picture, glow, actor, index, crossover if actor.alive else 0.0)
+        rgb = np.multiply(picture[..., :3], 1 / 255, dtype=np.float32)
+        heat = np.multiply(picture[..., 3], 1 / 255, dtype=np.float32)
         if smoke:
             self._add_smoke(rgb, heat, smoke, index)
-        if night:
-            self._darken(rgb, canvas.glow, night, index)
+        if glow is not None:
+            self._darken(rgb, glow, night, index)
         top, left = rng.integers(0, 64, 2)
         height, width = heat.shape
         grain = self._grain[top : top + height, left : left + width]
@@ -353,48 +338,47 @@ class Scene(Source):
             borderMode=cv2.BORDER_REFLECT,
         )
 
-    def _draw(self, canvas: _Canvas, actor: _Actor, index: int, crossover: float) -> None:
-        figure, scale = self._placed(actor, index)
-        points = np.concatenate([part.points for part in figure])
-        low = np.floor(points.min(0)).astype(int) - 3
-        high = np.ceil(points.max(0)).astype(int) + 4
-        left, top = np.maximum(low, 0)
-        right, bottom = np.minimum(high, self._size)
+    def _draw(
+        self, picture: Image, glow: Image | None, actor: _Actor, index: int, crossover: float
+    ) -> None:
+        """Paints an actor into the picture (RGB and heat) and over the glow behind it."""
+        affine, scale = self._foot(actor, index)
+        if not -_REACH * scale < affine[0, 2] < self._size[0] + _REACH * scale:
+            return
+        figure = actor.shape(actor.gone[index])
+        points = _mapped(np.concatenate([part.points for part in figure]), affine)
+        left, top = np.maximum(np.floor(points.min(0)).astype(int) - 3, 0)
+        right, bottom = np.minimum(np.ceil(points.max(0)).astype(int) + 4, self._size)
         if left >= right or top >= bottom:
             return
-        self._shade_ground(canvas.rgb, points, scale)
+        self._shade_ground(picture, points, scale)
         area = np.s_[top:bottom, left:right]
-        rgb, thermal = canvas.rgb[area], canvas.thermal[area]
-        painted, heated = np.ascontiguousarray(rgb), np.ascontiguousarray(thermal)
-        shining = np.ascontiguousarray(canvas.glow[area]) if canvas.glow.size else None
-        mask = np.zeros(heated.shape, np.uint8)
-        for part in figure:
-            corners = np.rint((part.points - (left, top)) * (1 << _SHIFT)).astype(np.int32)
-            for layer, color in (
-                (painted, part.color),
-                (heated, (part.heat,)),
-                (mask, (1.0,)),
-                (shining, part.glow),
-            ):
-                if layer is not None:
-                    tint = [255 * value for value in color]
-                    cv2.fillPoly(layer, [corners], tint, cv2.LINE_AA, _SHIFT)
+        painted = picture[area].copy()
+        shining = None if glow is None else glow[area].copy()
+        mask = np.zeros(painted.shape[:2], np.uint8)
+        corners = np.rint((points - (left, top)) * (1 << _SHIFT)).astype(np.int32)
+        ends = np.cumsum([len(part.points) for part in figure])
+        for part, outline in zip(figure, np.split(corners, ends[:-1]), strict=True):
+            tint = [255 * value for value in (*part.color, part.heat)]
+            cv2.fillPoly(painted, [outline], tint, cv2.LINE_AA, _SHIFT)
+            cv2.fillPoly(mask, [outline], [255], cv2.LINE_AA, _SHIFT)
+            if shining is not None:
+                tint = [255 * value for value in part.glow]
+                cv2.fillPoly(shining, [outline], tint, cv2.LINE_AA, _SHIFT)
         # Round bodies are darker, and cooler, towards their edges.
         depth = cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 3)
-        round_off = np.minimum(depth / max(0.09 * scale, 1), 1)
+        edge = 1 - np.minimum(depth / max(0.09 * scale, 1), 1)
         cloth = self._cloth[: mask.shape[0], : mask.shape[1]]
-        if cloth.shape != mask.shape:
-            cloth = cv2.resize(self._cloth, mask.shape[::-1])
-        cover = mask.astype(np.float32) / 255
-        shade = 1 - cover * (0.3 * (1 - round_off) + 0.22 * (cloth - 0.35))
-        warmth = 1 - cover * (0.16 * (1 - round_off) + 0.14 * (cloth - 0.35))
-        rgb[:] = np.clip(painted * shade[..., None], 0, 255)
-        hot = heated * warmth
-        thermal[:] = np.clip(hot + 0.94 * crossover * (thermal - hot), 0, 255)
-        if shining is not None:
-            canvas.glow[area] = shining
+        shade = 1 - mask * (1 / 255) * (0.25 * edge + 0.2 * cloth - 0.07)
+        shaded = painted * shade[..., None]
+        if crossover:
+            shaded[..., 3] += 0.94 * crossover * (picture[area][..., 3] - shaded[..., 3])
+        np.clip(shaded, 0, 255, out=shaded)
+        picture[area] = shaded
+        if glow is not None and shining is not None:
+            glow[area] = shining
 
-    def _shade_ground(self, rgb: Image, points: Track, scale: float) -> None:
+    def _shade_ground(self, picture: Image, points: Track, scale: float) -> None:
         """The soft shadow at the feet."""
         middle, foot = (points[:, 0].min() + points[:, 0].max()) / 2, points[:, 1].max()
         half = min((points[:, 0].max() - points[:, 0].min()) / 2 + 0.1 * scale, 2.4 * scale)
@@ -402,7 +386,7 @@ class Scene(Source):
         left, top = int(middle - half - high), int(foot - 2 * high)
         right, bottom = int(middle + half + high) + 1, int(foot + 2 * high) + 1
         left, top = max(left, 0), max(top, 0)
-        area = rgb[top : max(bottom, 0), left : max(right, 0)]
+        area = picture[top : max(bottom, 0), left : max(right, 0), :3]
         if not area.size:
             return
         cols = (np.arange(area.shape[1]) + left - middle) / half
@@ -434,6 +418,10 @@ class Scene(Source):
                            interpolation=cv2.INTER_AREA)  # fmt: skip
         bloom = cv2.resize(cv2.GaussianBlur(small, (0, 0), 2.5), (width, height))
         rgb += strength * (0.7 * shine + 0.9 * bloom)
+
+
+def _mapped(points: Track, affine: Track) -> Track:
+    return points @ affine[:, :2].T + affine[:, 2]
 
 
 def _walk(look: Look, swing: float, start: float) -> Callable[[float], Figure]:

@@ -24,19 +24,17 @@ Field = npt.NDArray[np.float32]
 
 
 class Backdrop(NamedTuple):
-    """Pictures of the street without its figures, (HEIGHT, WIDTH[, 3]) uint8.
+    """Pictures of the street without its figures, (HEIGHT, WIDTH[, channels]) uint8.
 
     Attributes:
-        rgb: in daylight, RGB.
+        picture: RGB in daylight, and heat as the fourth channel, white is hot.
         glow: light of its own, RGB.
         light: how much of the street lamps' light falls there at night.
-        thermal: white is hot.
     """
 
-    rgb: npt.NDArray[np.uint8]
+    picture: npt.NDArray[np.uint8]
     glow: npt.NDArray[np.uint8]
     light: npt.NDArray[np.uint8]
-    thermal: npt.NDArray[np.uint8]
 
 
 def pixels_per_metre(row: float) -> float:
@@ -72,7 +70,8 @@ def paint(rng: np.random.Generator, lamps: list[tuple[float, float]]) -> Backdro
     _ground(rng, rgb, heat)
     rgb *= 0.94 + 0.12 * noise(rng, HEIGHT, WIDTH, 3, 2)[..., None]
     heat += 0.05 * (noise(rng, HEIGHT, WIDTH, 220, 5) - 0.5)
-    return Backdrop(_bytes(rgb), _bytes(glow), _bytes(_lamp_light(lamps)), _bytes(heat))
+    picture = np.dstack([rgb, heat])
+    return Backdrop(_bytes(picture), _bytes(glow), _bytes(_lamp_light(lamps)))
 
 
 def _bytes(field: Field) -> npt.NDArray[np.uint8]:
@@ -99,9 +98,7 @@ def _skyline(rng: np.random.Generator, rgb: Field, heat: Field, glow: Field) -> 
                 rgb[row : row + 5, col : col + 5] *= 0.85
                 if rng.random() < 0.25:
                     glow[row : row + 5, col : col + 5] = np.array([0.5, 0.42, 0.25])
-        glow[top : top + 2, x : x + wide] = 0
         x += wide
-    return
 
 
 def _house(
@@ -208,11 +205,11 @@ def _ground(rng: np.random.Generator, rgb: Field, heat: Field) -> None:
     crossing = int(rng.integers(20, 60)) * scale
     for bar in range(near + 12, far - 12, scale):
         plan[bar : bar + scale // 2, crossing : crossing + 4 * scale] = 0.82
-    for _ in range(14):  # damp spots and manholes
+    for _ in range(14):  # patches of new tar
         x, y = int(rng.integers(warm.shape[1])), int(rng.integers(near, far))
-        axes = (int(rng.integers(8, 40)), int(rng.integers(6, 16)))
-        cv2.ellipse(warm, (x, y), axes, 0, 0, 360, 0.33, -1, cv2.LINE_AA)
-        cv2.ellipse(plan, (x, y), axes, 0, 0, 360, (0.2, 0.21, 0.23), -1, cv2.LINE_AA)
+        axes = (int(rng.integers(6, 16)), int(rng.integers(6, 10)))
+        cv2.ellipse(warm, (x, y), axes, 0, 0, 360, 0.38, -1)
+        cv2.ellipse(plan, (x, y), axes, 0, 0, 360, (0.19, 0.19, 0.2), -1)
     rows = np.arange(FACADES, HEIGHT, dtype=np.float32)[:, None]
     cols = np.arange(WIDTH, dtype=np.float32)[None]
     per_metre = (rows - HORIZON) / CAMERA_HEIGHT
