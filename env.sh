@@ -11,19 +11,22 @@ fi
 
 if [ ! -e "$_ainet_root/.venv/bin/activate" ]; then
     echo "env.sh: there is no $_ainet_root/.venv: run 'make setup' first" >&2
-else
-    . "$_ainet_root/.venv/bin/activate"
-    if [ -e "$VIRTUAL_ENV/share/ament_index" ]; then
-        # ROS 2 comes from wheels: the venv is its prefix. The wheels' start-up hook knows where
-        # their libraries lie, and runs each Python twice unless it is told that they are found.
-        export AMENT_PREFIX_PATH="$VIRTUAL_ENV" CMAKE_PREFIX_PATH="$VIRTUAL_ENV"
-        LD_LIBRARY_PATH="$(python -c 'import os; print(os.environ["LD_LIBRARY_PATH"])')"
-        export LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE=1
-    elif [ -z "${ROS_DISTRO:-}" ]; then
-        echo "env.sh: .venv was made for a ROS 2 distribution: source its setup file first" >&2
-    fi
-    if [ -e "$_ainet_root/install/local_setup.$_ainet_shell" ]; then
-        . "$_ainet_root/install/local_setup.$_ainet_shell"
-    fi
+    return 1
+fi
+. "$_ainet_root/.venv/bin/activate"
+
+if [ -e "$VIRTUAL_ENV/share/ament_index" ]; then
+    # ROS 2 comes from wheels: the venv is its prefix. The wheels' start-up hook knows where
+    # their libraries lie, and runs each Python twice unless it is told that they are found.
+    export AMENT_PREFIX_PATH="$VIRTUAL_ENV" CMAKE_PREFIX_PATH="$VIRTUAL_ENV"
+    LD_LIBRARY_PATH="$(python -c 'import os; print(os.environ["LD_LIBRARY_PATH"])')"
+    export LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE=1
+elif [ -z "${ROS_DISTRO:-}" ]; then
+    echo "env.sh: .venv was made for a ROS 2 distribution: source its setup file first" >&2
+    return 1
+fi
+
+if [ -e "$_ainet_root/install/local_setup.$_ainet_shell" ]; then
+    . "$_ainet_root/install/local_setup.$_ainet_shell"
 fi
 unset _ainet_root _ainet_shell

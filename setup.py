@@ -65,7 +65,13 @@ setup(
         Extension(
             "ainet_ros.network._scan",
             ["csrc/selective_scan.cpp"],
-            extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-Wno-psabi", "-pthread"],
+            extra_compile_args=[
+                "-O3",
+                "-std=c++17",
+                "-fvisibility=hidden",
+                "-Wno-psabi",
+                "-pthread",
+            ],
             extra_link_args=["-pthread"],
             language="c++",
         )

@@ -413,8 +413,8 @@ INLINE void backward(const Problem& p, int64_t first, int64_t end, int64_t threa
   for (int64_t channel = first; channel < end; ++channel) {
     for (int64_t n = 0; n < S; ++n)
       static_cast<T*>(p.grad_A)[channel * S + n] = grad_A[layout.index(channel, n)];
-    if (p.grad_D) static_cast<T*>(p.grad_D)[channel] = grad_D[channel - first];
-    if (p.grad_bias) static_cast<T*>(p.grad_bias)[channel] = grad_bias[channel - first];
+    static_cast<T*>(p.grad_D)[channel] = grad_D[channel - first];
+    static_cast<T*>(p.grad_bias)[channel] = grad_bias[channel - first];
   }
 }
 

@@ -55,7 +55,6 @@ def generate_launch_description() -> LaunchDescription:
         namespace=namespace,
         arguments=["--attach", "--sequence", source, "--seed", seed],
         output="screen",
-        emulate_tty=True,
     )
     tracker = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(

@@ -15,8 +15,6 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (make setup, or a distribution)")
 
-from ainet_ros.msg import Box, Track
-from ainet_ros.srv import InitTarget, ResetTarget
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter, parameter_value_to_python
@@ -24,8 +22,10 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from ainet_ros import network
+from ainet_ros.msg import Box, Track
 from ainet_ros.ros.filters import stamp_ns
 from ainet_ros.ros.images import to_image
+from ainet_ros.srv import InitTarget, ResetTarget
 from ainet_ros.tracker import weights
 
 # Nothing leaves this machine, and each client has a domain of its own.
@@ -127,8 +127,8 @@ class Client:
         self.processes = []
         self.tracks = []
         self.node.create_subscription(Track, "ainet/track", self.tracks.append, 100)
-        self._rgb = self.node.create_publisher(Image, "rgb/image_raw", 10)
-        self._thermal = self.node.create_publisher(Image, "thermal/image_raw", 10)
+        self.rgb = self.node.create_publisher(Image, "rgb/image_raw", 10)
+        self.thermal = self.node.create_publisher(Image, "thermal/image_raw", 10)
         self._clients = {}
 
     def close(self):
@@ -157,7 +157,7 @@ class Client:
         """Start the tracker and wait until it hears this client's camera."""
         process = self.start("tracker_node", {"weights": weights_file, **parameters})
         process.wait_for_log("ready:")
-        self.spin_until(lambda: self.hears(self._rgb) and self.hears(self._thermal), "discovery")
+        self.spin_until(lambda: self.hears(self.rgb) and self.hears(self.thermal), "discovery")
         return process
 
     @staticmethod
@@ -229,15 +229,15 @@ class Client:
         """Publish a pair of images, or of arrays (RGB), stamped now; return the RGB header."""
         stamp = stamp or self.now()
         for publisher, image, frame, kinds in (
-            (self._rgb, rgb, "rgb_frame", {3: "bgr8"}),
-            (self._thermal, thermal, "thermal_frame", {2: "mono8", 3: "rgb8"}),
+            (self.rgb, rgb, "rgb_frame", {3: "bgr8"}),
+            (self.thermal, thermal, "thermal_frame", {2: "mono8", 3: "rgb8"}),
         ):
             if isinstance(image, np.ndarray):
                 kind = "mono16" if image.dtype == np.uint16 else kinds[image.ndim]
                 image = to_image(image, kind, Header())
             image.header = Header(stamp=stamp, frame_id=frame)
             publisher.publish(image)
-            if publisher is self._rgb:
+            if publisher is self.rgb:
                 header = image.header
         return header
 

@@ -14,6 +14,7 @@ from ainet_ros.network import PRESETS, AINetConfig, checkpoint, create
 from ainet_ros.network.cost import count
 from ainet_ros.network.ofm import straight_through_permutation
 
+
 def pair(config, batch=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [
@@ -67,9 +68,17 @@ def test_golden_outputs_of_the_published_network(shared, golden_state):
     checkpoint.load_state(network, checkpoint.from_published(golden_state))
 
     def images(kind, side):
-        return torch.from_numpy(np.stack(
-            [golden_rng(f"{kind}_{name}").standard_normal((1, 3, side, side), dtype=np.float32)
-             for name in ("rgb", "tir")], axis=1))
+        return torch.from_numpy(
+            np.stack(
+                [
+                    golden_rng(f"{kind}_{name}").standard_normal(
+                        (1, 3, side, side), dtype=np.float32
+                    )
+                    for name in ("rgb", "tir")
+                ],
+                axis=1,
+            )
+        )
 
     with torch.inference_mode():
         output = network(images("template", 128), images("search", 256), features=True)
@@ -89,7 +98,7 @@ def test_golden_outputs_of_the_published_network(shared, golden_state):
 
 
 def test_published_names_reject_a_stranger(golden_state):
-    with pytest.raises(ValueError, match="backbone.foreign"):
+    with pytest.raises(ValueError, match=r"backbone\.foreign"):
         checkpoint.from_published({**golden_state, "backbone.foreign": torch.zeros(1)})
 
 
@@ -99,7 +108,7 @@ def test_load_state_names_what_does_not_fit():
     state["extra.weight"] = torch.zeros(1)
     state["norm.weight"] = torch.zeros(3)
     del state["norm.bias"]
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="do not fit") as error:
         checkpoint.load_state(network, state)
     for part in ("missing norm.bias", "extra extra.weight", "norm.weight has shape (3,)"):
         assert part in str(error.value)
@@ -164,8 +173,11 @@ def test_every_option_gives_maps_of_the_right_shape_and_trains(changes):
         expected = {n for n, _ in network.named_parameters() if "order_net" in n}
     if config.ofm == "none" and config.dfm != "none":
         # Only the last fused feature goes to the head.
-        expected = {n for n, _ in network.named_parameters()
-                    if n.startswith(("dfm.0.fusion", "dfm.1.fusion"))}
+        expected = {
+            n
+            for n, _ in network.named_parameters()
+            if n.startswith(("dfm.0.fusion", "dfm.1.fusion"))
+        }
     assert untrained == expected
 
 
@@ -203,9 +215,8 @@ def test_box_prompt_needs_and_uses_the_box():
 def test_straight_through_order_is_hard_forward_and_reaches_the_order_net():
     logits = torch.tensor([[0.3, -1.0, 2.0], [1.0, 0.0, -1.0]], requires_grad=True)
     permutation = straight_through_permutation(logits)
-    assert torch.equal(
-        permutation.argmax(dim=2), logits.argsort(dim=1)
-    ) and torch.equal(permutation.detach().sort(dim=2).values[..., -1], torch.ones(2, 3))
+    assert torch.equal(permutation.argmax(dim=2), logits.argsort(dim=1))
+    assert torch.equal(permutation.detach().sort(dim=2).values[..., -1], torch.ones(2, 3))
     assert set(permutation.detach().unique().tolist()) == {0.0, 1.0}
 
     network = tiny().train()
@@ -213,7 +224,8 @@ def test_straight_through_order_is_hard_forward_and_reaches_the_order_net():
     trained = network(template, search, BOX)
     trained.score_map.sum().backward()
     gradient = network.ofm.mixer.order_net.logits.weight.grad
-    assert gradient is not None and gradient.abs().sum() > 0
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
 
 
 def test_straight_through_and_hard_order_give_the_same_result():

@@ -21,19 +21,40 @@ import ainet_ros.srv
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = (
-    "CMakeLists.txt LICENSE MANIFEST.in ainet_ros config csrc launch msg package.xml pyproject.toml "
-    "requirements scripts setup.py srv test weights"
-)
+    "CMakeLists.txt LICENSE MANIFEST.in ainet_ros config csrc launch msg package.xml "
+    "pyproject.toml requirements scripts setup.py srv test weights"
+).split()
+ROS_PATHS = ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "LD_LIBRARY_PATH", "PYTHONPATH")
+
+
+def ros_environment() -> dict[str, str]:
+    """The ROS 2 that this process runs on, without what `make setup` built of this package."""
+    environment = {
+        name: os.pathsep.join(
+            part
+            for part in os.environ.get(name, "").split(os.pathsep)
+            if part and not Path(part).is_relative_to(ROOT / "install")
+        )
+        for name in ROS_PATHS
+    }
+    return environment | {k: v for k, v in os.environ.items() if k.startswith("ROS_")}
+
+
+# What a user's shell knows of ROS before env.sh is sourced: the distribution, if there is one.
+SHELL = ros_environment() if "ROS_DISTRO" in os.environ else {}
 
 
 def run(*command: str | Path, cwd: Path, **env: str) -> str:
     """What a command prints, run without this process's ROS environment but for `env`."""
-    inherited = {name: os.environ[name] for name in ("HOME", "PATH", "LANG") if name in os.environ}
-    pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name in ("HOME", "PATH", "LANG") or name.startswith("PIP_")
+    }
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
-        env=inherited | pip | env,
+        env=inherited | env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -48,7 +69,7 @@ def source(tmp_path: Path) -> Path:
     folder = tmp_path / "src" / "ainet_ros"
     folder.mkdir(parents=True)
     made = shutil.ignore_patterns("__pycache__", "*.so")
-    for name in SOURCE.split():
+    for name in SOURCE:
         path = ROOT / name
         if path.is_dir():
             shutil.copytree(path, folder / name, ignore=made)
@@ -104,10 +125,9 @@ def test_track_survives_the_wire(box, score, target, total, second, nanosecond, 
 
 
 def test_messages_import_without_torch(tmp_path: Path) -> None:
-    code = "import sys, ainet_ros.msg, ainet_ros.srv; print('torch' in sys.modules)"
-    assert run("bash", "-c", f"source {ROOT}/env.sh && python -c \"{code}\"", cwd=tmp_path) == (
-        "False\n"
-    )
+    code = 'import sys, ainet_ros.msg, ainet_ros.srv; print("torch" in sys.modules)'
+    command = f"source {ROOT}/env.sh && python -c '{code}'"
+    assert run("bash", "-c", command, cwd=tmp_path, **SHELL) == "False\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
@@ -119,7 +139,8 @@ def test_env_sh_puts_everything_on_the_path(shell: str, tmp_path: Path) -> None:
         "python -c 'import ainet_ros.msg, rclpy; print(ainet_ros.__file__)'"
     )
     # errexit: nothing that env.sh runs may fail
-    python, colcon, ainet, module = run(shell, "-ec", command, cwd=tmp_path).splitlines()
+    printed = run(shell, "-ec", command, cwd=tmp_path, **SHELL)
+    python, colcon, ainet, module = printed.splitlines()
     assert python == str(ROOT / ".venv/bin/python")
     assert Path(colcon).exists()
     assert ainet == str(ROOT / "install/bin/ainet")
@@ -148,15 +169,7 @@ def test_make_setup_installs_every_file() -> None:
 
 def test_plain_colcon_build_in_a_workspace(source: Path) -> None:
     workspace = source.parents[1]
-    # The ROS that this process runs on, without what `make setup` built of this package.
-    ros = {
-        name: os.pathsep.join(
-            part
-            for part in os.environ.get(name, "").split(os.pathsep)
-            if part and not Path(part).is_relative_to(ROOT / "install")
-        )
-        for name in ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "LD_LIBRARY_PATH", "PYTHONPATH")
-    }
+    ros = ros_environment()
     run("colcon", "build", cwd=workspace, **ros)
     prefix = workspace / "install/ainet_ros"
     check_installed(prefix, prefix / "share/ainet_ros")

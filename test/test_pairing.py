@@ -4,11 +4,13 @@
 import itertools
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ainet_ros.ros.filters import NearestTimePairs, SimpleFilter
 from ainet_ros.ros.pairing import JUMP_NS, NearestTime, Pair
 from ainet_ros.ros.worker import Entry, RecentPairs, Worker
 
@@ -204,6 +206,56 @@ def test_steady_cameras_are_paired_frame_by_frame(period, offset, noise, missing
     expected = [(rgb[k], thermal[k]) for k in range(40) if k in rgb and k in thermal]
     late = expected[-1:] if expected and pairs == expected[:-1] else []
     assert pairs + late == expected
+
+
+# The filter
+
+
+class Message:
+    def __init__(self, stamp_ms):
+        stamp = SimpleNamespace(sec=stamp_ms // 1000, nanosec=stamp_ms % 1000 * MS)
+        self.header = SimpleNamespace(stamp=stamp)
+
+
+@pytest.fixture
+def filtered():
+    """Two sources, the filter after them, and what it signals."""
+    rgb, thermal, heard = SimpleFilter(), SimpleFilter(), []
+    pairs = NearestTimePairs(rgb, thermal, NearestTime(5 * MS, 5))
+    pairs.registerCallback(heard.append)
+    return rgb, thermal, pairs, heard
+
+
+def test_filter_signals_pairs_of_messages(filtered):
+    rgb, thermal, _, heard = filtered
+    image, heat = Message(1500), Message(1500)
+    rgb.signalMessage(image)
+    assert heard == []
+    thermal.signalMessage(heat)
+    assert heard == [Pair(image, heat, 1500 * MS, 1500 * MS)]
+
+
+def test_filter_goes_on_after_an_error_in_a_callback(filtered):
+    rgb, thermal, pairs, heard = filtered
+
+    def fail(pair):
+        if pair.rgb_stamp == 100 * MS:
+            raise RuntimeError("failing callback")
+
+    pairs.registerCallback(fail)
+    rgb.signalMessage(Message(100))
+    with pytest.raises(RuntimeError, match="failing callback"):
+        thermal.signalMessage(Message(100))
+    rgb.signalMessage(Message(200))
+    thermal.signalMessage(Message(200))
+    assert [pair.rgb_stamp for pair in heard] == [100 * MS, 200 * MS]
+
+
+def test_callbacks_get_the_arguments_registered_with_them():
+    source, heard = SimpleFilter(), []
+    source.registerCallback(lambda *given: heard.append(given), "first", 2)
+    source.signalMessage("message")
+    assert heard == [("message", "first", 2)]
 
 
 # The worker

@@ -13,10 +13,10 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2 (make setup, or a distribution)")
 
 import ros_nodes
-from ainet_ros.msg import Track
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from ainet_ros.msg import Track
 from ainet_ros.ros.filters import stamp_ns
 from ainet_ros.ros.images import decode
 from ainet_ros.ros.replay_camera import thermal_as

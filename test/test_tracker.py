@@ -25,7 +25,10 @@ def images(seed=0, height=240, width=320):
 
 
 @given(
-    x=st.floats(-500, 500), y=st.floats(-500, 500), w=st.floats(1, 900), h=st.floats(1, 900),
+    x=st.floats(-500, 500),
+    y=st.floats(-500, 500),
+    w=st.floats(1, 900),
+    h=st.floats(1, 900),
     factor=st.sampled_from([2.0, 4.0]),
 )
 def test_window_is_centred_and_as_wide_as_published(x, y, w, h, factor):
@@ -41,7 +44,8 @@ def test_extract_is_a_resized_cut_with_zeros_outside():
     inside = Window(50, 40, 100)
     assert np.array_equal(extract(rgb, inside, 50), cv2.resize(rgb[40:140, 50:150], (50, 50)))
     corner = extract(rgb, Window(-60, -60, 120), 120)
-    assert not corner[:60].any() and not corner[:, :60].any()
+    assert not corner[:60].any()
+    assert not corner[:, :60].any()
     assert np.array_equal(corner[60:, 60:], rgb[:60, :60])
     assert extract(grey, inside, 50).shape == (50, 50)
     assert not extract(rgb, Window(1000, 0, 50), 25).any()
@@ -57,7 +61,8 @@ def test_hann_window_is_the_published_one():
 def test_clip_keeps_ten_pixels_inside():
     assert clip((-30, 20, 50, 40), 320, 240) == (0, 20, 20, 40)
     x, y, w, h = clip((400, -90, 30, 30), 320, 240)
-    assert (x, w) == (310, 10) and (y, h) == (0, 10)
+    assert (x, w) == (310, 10)
+    assert (y, h) == (0, 10)
 
 
 class Scripted(torch.nn.Module):
@@ -131,7 +136,8 @@ def test_grey_and_three_channel_thermal_are_the_same():
         tracker = Tracker(tiny(), lost_below=0, found_above=0)
         tracker.init(rgb, image, BOX)
         tracks.append(tracker.track(rgb, image))
-    assert tracks[0].box == tracks[1].box and tracks[0].score == tracks[1].score
+    assert tracks[0].box == tracks[1].box
+    assert tracks[0].score == tracks[1].score
 
 
 def test_a_view_of_a_larger_image_is_taken_as_it_is():

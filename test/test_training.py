@@ -58,7 +58,8 @@ def test_heat_is_one_at_the_centre_and_zero_without_a_target():
     box = torch.tensor([[0.55, 0.3, 0.5, 0.5]] * 2)
     heat = L.gaussian_targets(box, torch.tensor([True, False]), 64)
     assert heat[0, 0].eq(1).nonzero().tolist() == [[19, 35]]
-    assert 0 < heat[0, 0, 19, 36] < 1 and heat[0, 0, 19, 36] == heat[0, 0, 20, 35]
+    assert 0 < heat[0, 0, 19, 36] < 1
+    assert heat[0, 0, 19, 36] == heat[0, 0, 20, 35]
     assert not heat[1].any()
 
 
@@ -78,7 +79,8 @@ def test_a_perfect_answer_costs_next_to_nothing_and_a_wrong_one_more():
     for name, score in (("right", right), ("wrong", wrong)):
         for box_at in ("peak", "truth"):
             cost[name, box_at] = L.losses(output(score), box, present, L.LossWeights(), box_at)
-    assert cost["right", "peak"].total < 0.01 and cost["right", "truth"].total < 0.01
+    assert cost["right", "peak"].total < 0.01
+    assert cost["right", "truth"].total < 0.01
     assert cost["wrong", "peak"].iou == 0
     # At the truth's cell the box is right although the peak is elsewhere.
     assert cost["wrong", "truth"].iou > 0.99
@@ -174,8 +176,9 @@ def test_frozen_blocks_keep_their_weights(tmp_path):
     config = dataclasses.replace(CONFIG, frozen_blocks=2, ema=0.0)
     Trainer(config, network, Dots(), Dots(), tmp_path).run()
     changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
-    assert not any(k.startswith(("backbone.blocks.0", "backbone.blocks.1", "backbone.pos"))
-                   for k in changed)
+    assert not any(
+        k.startswith(("backbone.blocks.0", "backbone.blocks.1", "backbone.pos")) for k in changed
+    )
     assert "backbone.blocks.2.fc1.weight" in changed
     assert set(start.state_dict()) == set(before)
 
@@ -214,9 +217,16 @@ def onnx_vit(path, depth=2, channels=384):
     add("onnx::Reshape_1", 1, 1369, channels)
     for i in range(depth):
         layer = f"backbone.encoder.layer.{i}"
-        for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias",
-                     "attention.output.dense.bias", "mlp.fc2.bias",
-                     "layer_scale1.lambda1", "layer_scale2.lambda1"):
+        for name in (
+            "norm1.weight",
+            "norm1.bias",
+            "norm2.weight",
+            "norm2.bias",
+            "attention.output.dense.bias",
+            "mlp.fc2.bias",
+            "layer_scale1.lambda1",
+            "layer_scale2.lambda1",
+        ):
             add(f"{layer}.{name}", channels)
         add(f"{layer}.mlp.fc1.bias", 4 * channels)
         for q in ("query", "key", "value"):
@@ -230,8 +240,14 @@ def onnx_vit(path, depth=2, channels=384):
             "mlp/fc2": (4 * channels, channels),
         }.items():
             weight = add(f"onnx::MatMul_{i}_{place}", *shape)
-            nodes.append(onnx.helper.make_node(
-                "MatMul", ["x", weight], ["y"], name=f"/backbone/encoder/layer.{i}/{place}/MatMul"))
+            nodes.append(
+                onnx.helper.make_node(
+                    "MatMul",
+                    ["x", weight],
+                    ["y"],
+                    name=f"/backbone/encoder/layer.{i}/{place}/MatMul",
+                )
+            )
     graph = onnx.helper.make_graph(nodes, "vit", [], [], initializers)
     onnx.save(onnx.helper.make_model(graph), path)
     return truth
@@ -242,12 +258,12 @@ def test_a_pretrained_vit_is_read_and_fits(tmp_path):
     network = create("small", depth=2, interaction_layers=(1,))
     warm_start(network, vit=tmp_path / "vit.onnx")
     block = network.backbone.blocks[1]
-    assert np.array_equal(block.fc1.weight.detach().numpy(),
-                          truth["onnx::MatMul_1_mlp/fc1"].T)
+    assert np.array_equal(block.fc1.weight.detach().numpy(), truth["onnx::MatMul_1_mlp/fc1"].T)
     key = block.attn.qkv.weight.detach().numpy()[384:768]
     assert np.array_equal(key, truth["onnx::MatMul_1_attention/attention/key"].T)
-    assert np.array_equal(block.scale2.gain.detach().numpy(),
-                          truth["backbone.encoder.layer.1.layer_scale2.lambda1"])
+    assert np.array_equal(
+        block.scale2.gain.detach().numpy(), truth["backbone.encoder.layer.1.layer_scale2.lambda1"]
+    )
     assert network.backbone.pos_embed_z.shape == (1, 64, 384)
     state = read_vit(tmp_path / "vit.onnx", network.config)
     backbone = {k for k in network.state_dict() if k.startswith("backbone.")}

@@ -31,9 +31,7 @@ def test_half_weights_are_used_as_float32(tmp_path):
     weights.save(network, tmp_path / "net.safetensors", half=True)
     loaded = weights.load(tmp_path / "net.safetensors")
     assert loaded.norm.weight.dtype == torch.float32
-    assert torch.equal(
-        loaded.head.score[0].weight, network.head.score[0].weight.half().float()
-    )
+    assert torch.equal(loaded.head.score[0].weight, network.head.score[0].weight.half().float())
 
 
 def rewrite(path, change_state=None, change_metadata=None):
@@ -123,12 +121,18 @@ def published_state(kind):
     for i in range(12):
         block = f"backbone.blocks.{i}."
         for name, shape in {
-            "norm1.weight": (channels,), "norm1.bias": (channels,),
-            "attn.qkv.weight": (3 * channels, channels), "attn.qkv.bias": (3 * channels,),
-            "attn.proj.weight": (channels, channels), "attn.proj.bias": (channels,),
-            "norm2.weight": (channels,), "norm2.bias": (channels,),
-            "mlp.fc1.weight": (4 * channels, channels), "mlp.fc1.bias": (4 * channels,),
-            "mlp.fc2.weight": (channels, 4 * channels), "mlp.fc2.bias": (channels,),
+            "norm1.weight": (channels,),
+            "norm1.bias": (channels,),
+            "attn.qkv.weight": (3 * channels, channels),
+            "attn.qkv.bias": (3 * channels,),
+            "attn.proj.weight": (channels, channels),
+            "attn.proj.bias": (channels,),
+            "norm2.weight": (channels,),
+            "norm2.bias": (channels,),
+            "mlp.fc1.weight": (4 * channels, channels),
+            "mlp.fc1.bias": (4 * channels,),
+            "mlp.fc2.weight": (channels, 4 * channels),
+            "mlp.fc2.bias": (channels,),
         }.items():
             state[block + name] = values(*shape)
     for branch, outputs in (("ctr", 1), ("offset", 2), ("size", 2)):
@@ -150,12 +154,15 @@ def published_state(kind):
 def test_convert_ostrack_makes_the_baseline_that_loads(tmp_path, capsys):
     state = published_state("ostrack")
     published_checkpoint(tmp_path / "ostrack.pth.tar", state)
-    assert main(["convert", str(tmp_path / "ostrack.pth.tar"), str(tmp_path / "o.safetensors")]) == 0
+    assert (
+        main(["convert", str(tmp_path / "ostrack.pth.tar"), str(tmp_path / "o.safetensors")]) == 0
+    )
     network = weights.load(tmp_path / "o.safetensors")
     assert (network.config.dfm, network.config.ofm) == ("none", "none")
     assert torch.equal(network.norm.weight, state["backbone.norm.weight"])
-    assert torch.equal(network.backbone.blocks[3].fc1.weight,
-                       state["backbone.blocks.3.mlp.fc1.weight"])
+    assert torch.equal(
+        network.backbone.blocks[3].fc1.weight, state["backbone.blocks.3.mlp.fc1.weight"]
+    )
     assert "parameters" in capsys.readouterr().out
 
 
@@ -164,8 +171,10 @@ def test_droptrack_adds_its_temporal_embedding_after_resizing():
     network = to_network(state, "base_384")
     from ainet_ros.network.checkpoint import resize_positions
 
-    expected = (resize_positions(state["backbone.pos_embed_x"], 24)
-                + state["backbone.temporal_pos_embed_x"])
+    expected = (
+        resize_positions(state["backbone.pos_embed_x"], 24)
+        + state["backbone.temporal_pos_embed_x"]
+    )
     assert torch.equal(network.backbone.pos_embed_x, expected)
 
 

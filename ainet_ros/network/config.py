@@ -129,7 +129,11 @@ class AINetConfig:
         if unknown:
             raise ValueError(f"unknown network options {unknown}: made by a newer version?")
         # JSON has no tuples.
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**fields)
 
 
 SMALL = AINetConfig(

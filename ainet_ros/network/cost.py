@@ -43,8 +43,9 @@ def count(network: AINet) -> NetworkCost:
     """Count `network` truly, by running it once on zeros of batch 1 on its own device."""
     config = network.config
     like = next(network.parameters())
-    pair = [like.new_zeros(1, 2, 3, side, side)
-            for side in (config.template_size, config.search_size)]
+    pair = [
+        like.new_zeros(1, 2, 3, side, side) for side in (config.template_size, config.search_size)
+    ]
     counter = FlopCounterMode(
         display=False,
         custom_mapping={
@@ -62,7 +63,8 @@ def count(network: AINet) -> NetworkCost:
         """Of the modules whose names match, each without what it is inside of."""
         modules = {name for name, _ in network.named_modules() if re.fullmatch(pattern, name)}
         parameters = {
-            name for name, _ in network.named_parameters()
+            name
+            for name, _ in network.named_parameters()
             if any(name.startswith(f"{module}.") for module in modules)
         }
         return Cost(
@@ -76,8 +78,10 @@ def count(network: AINet) -> NetworkCost:
         ),
         dfm=cost(r"dfm\.\d+"),
         ofm=cost("ofm") + cost("norm"),
-        added_seen_by_hooks=cost(r"dfm\.\d+\.(norm|fusion|attention)|ofm\.norm[12]|norm|"
-                                 r"ofm\.mixer\.(order_net|attention)"),
+        added_seen_by_hooks=cost(
+            r"dfm\.\d+\.(norm|fusion|attention)|ofm\.norm[12]|norm|"
+            r"ofm\.mixer\.(order_net|attention)"
+        ),
     )
 
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The difference-based fusion Mamba (DFM, eqs. 5, 7, 8) and what the ablations put in its place."""
+"""The difference-based fusion Mamba (DFM, eqs. 5, 7, 8) and what ablations put in its place."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +32,8 @@ class Fusion(nn.Module):
         super().__init__()
         self.linear = nn.Linear(2 * config.channels, config.channels)
         self.norm = nn.LayerNorm(config.channels)
-        self.activation = {"gelu": F.gelu, "tanh": torch.tanh}[config.fusion_activation]
+        activations: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "tanh": torch.tanh}
+        self.activation = activations[config.fusion_activation]
 
     def forward(self, rgb: Tensor, thermal: Tensor) -> Tensor:
         both = torch.cat([rgb, thermal], dim=-1)  # (batch, tokens, 2C)

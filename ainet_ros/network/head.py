@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -15,11 +17,10 @@ class CenterHead(nn.Module):
     def __init__(self, config: AINetConfig) -> None:
         super().__init__()
         self.side = config.map_size
-        self.score = branch(config, 1)
+        # CornerNet's start: few cells hold a centre, so the first scores are near 0.1.
+        self.score = branch(config, 1, bias=-2.19)
         self.offset = branch(config, 2)
         self.size = branch(config, 2)
-        # CornerNet's start: few cells hold a centre, so the first scores are near 0.1.
-        nn.init.constant_(self.score[-1].bias, -2.19)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """tokens: (batch, F * F, C), row by row.
@@ -36,13 +37,16 @@ def sigmoid(logits: Tensor) -> Tensor:
     return torch.sigmoid(logits.float()).clamp(1e-4, 1 - 1e-4)
 
 
-def branch(config: AINetConfig, outputs: int) -> nn.Sequential:
-    """Four 3x3 convolutions, each half as wide as the one before, and a 1x1 one."""
+def branch(config: AINetConfig, outputs: int, bias: float = 0.0) -> nn.Sequential:
+    """Four 3x3 convolutions, each half as wide as the one before, and a 1x1 one, from `bias`."""
     widths = [config.channels] + [config.head_channels >> i for i in range(4)]
     layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in itertools.pairwise(widths):
         layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(widths[-1], outputs, 1))
+    last = nn.Conv2d(widths[-1], outputs, 1)
+    assert last.bias is not None
+    nn.init.constant_(last.bias, bias)
+    return nn.Sequential(*layers, last)
 
 
 def decode(score_map: Tensor, size_map: Tensor, offset_map: Tensor) -> Tensor:

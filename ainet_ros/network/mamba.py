@@ -32,9 +32,7 @@ class SelectiveSSM(nn.Module):
         self.A_log = nn.Parameter(torch.log(torch.arange(1.0, d_state + 1)).repeat(channels, 1))
         self.D = nn.Parameter(torch.ones(channels))
         # Mamba's start: softplus(bias) is log-uniform in [1e-3, 1e-1].
-        step = torch.exp(
-            torch.rand(channels) * (math.log(1e-1) - math.log(1e-3)) + math.log(1e-3)
-        )
+        step = torch.exp(torch.rand(channels) * (math.log(1e-1) - math.log(1e-3)) + math.log(1e-3))
         with torch.no_grad():
             self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
 
@@ -61,7 +59,9 @@ class SelectiveSSM(nn.Module):
         taps = self.conv1d.weight.squeeze(1).T  # (d_conv, channels)
         padded = F.pad(x, (0, 0, len(taps) - 1, 0))  # (batch, d_conv - 1 + length, channels)
         length = x.shape[1]
-        y = torch.addcmul(self.conv1d.bias, padded[:, :length], taps[0])
+        bias = self.conv1d.bias
+        assert bias is not None
+        y = torch.addcmul(bias, padded[:, :length], taps[0])
         for k in range(1, len(taps)):
             y = torch.addcmul(y, padded[:, k : k + length], taps[k])
         return y

@@ -112,10 +112,12 @@ class AINet(nn.Module):
                 layers.append(fused)
         tokens, order = self._fuse_layers(layers)  # (batch, tokens, C)
         tokens = self.norm(tokens)
-        maps = self.head(tokens[:, -self.config.search_tokens :])
+        score_map, size_map, offset_map = self.head(tokens[:, -self.config.search_tokens :])
         return Output(
-            *maps,
-            boxes=decode(*maps),
+            score_map,
+            size_map,
+            offset_map,
+            boxes=decode(score_map, size_map, offset_map),
             order=order,
             fused_layers=torch.stack(layers) if features else None,
             ofm_output=tokens if features else None,
@@ -154,8 +156,9 @@ class BoxPrompt(nn.Module):
         share = (overlap * self.side).clamp(0, 1)  # (batch, side, 2): of columns and of rows
         cover = (share[:, :, None, 1] * share[:, None, :, 0]).flatten(1)  # (batch, Nz)
         log_size = torch.log(2 * size)  # (batch, 1, 2), 0 where a square box fills its window
-        told = torch.cat([torch.ones_like(cover[..., None]), log_size.expand(-1, self.side**2, -1)],
-                         dim=-1)  # (batch, Nz, 3)
+        told = torch.cat(
+            [torch.ones_like(cover[..., None]), log_size.expand(-1, self.side**2, -1)], dim=-1
+        )  # (batch, Nz, 3)
         return self.embed(cover[..., None] * told)
 
 

@@ -24,9 +24,7 @@ class OFM(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(config.channels)
         self.norm2 = nn.LayerNorm(config.channels)
-        self.mixer = (
-            OrderDynamicMamba(config) if config.ofm == "mamba" else LayerAttention(config)
-        )
+        self.mixer = OrderDynamicMamba(config) if config.ofm == "mamba" else LayerAttention(config)
 
     def forward(self, fused: Tensor) -> tuple[Tensor, Tensor]:
         """fused: (batch, layers, tokens, C). Returns (batch, tokens, C) and the order."""
@@ -137,6 +135,6 @@ class LayerAttention(nn.Module):
         self.attention = Attention(config.channels, config.heads)
 
     def forward(self, fused: Tensor) -> tuple[Tensor, Tensor]:
-        """fused: (batch, layers, tokens, C), normalized. Returns the same shape and 0..layers-1."""
+        """fused: (batch, layers, tokens, C), normalized. Returns that shape and 0, 1, ..."""
         order = torch.arange(fused.shape[1], device=fused.device).expand(fused.shape[:2])
         return self.attention(fused.flatten(1, 2)).view(fused.shape), order

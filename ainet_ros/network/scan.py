@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The selective scan of Mamba (Gu and Dao, arXiv 2312.00752): every equation and every backend.
-
-``selective_scan_reference`` is the definition, step by step. ``selective_scan_fn`` computes the
-same with the fastest backend that serves the tensors given: mamba_ssm's CUDA kernel, the C++
-kernel of ``csrc/selective_scan.cpp``, or ``selective_scan_chunked`` in plain torch.
-"""
+"""The selective scan of Mamba (Gu and Dao, arXiv 2312.00752), its equations and its backends."""
 
 from __future__ import annotations
 
@@ -13,6 +8,7 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +16,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import ainet_ros
-
-Result = Tensor | tuple[Tensor, Tensor]
 
 
 def selective_scan_fn(
@@ -35,162 +29,251 @@ def selective_scan_fn(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
     return_last_state: bool = False,
-) -> Result:
-    """Selective scan with mamba_ssm's signature; see selective_scan_reference for the equations.
+    backend: str | None = None,
+) -> Any:
+    """The selective scan, with mamba_ssm's signature and a choice of backend:
 
-    u, delta, z: (batch, channels, length), of any strides; fastest on a CPU where the channels
-    are contiguous, as in the transposed view of a (batch, length, channels) tensor.
-    A: (channels, states). B, C: (batch, states, length) or (batch, 1, states, length).
-    D, delta_bias: (channels,). All are real floating-point tensors on one device. The scan is
-    computed in float32, in float64 if u is float64.
+        delta_t = softplus(delta_t + delta_bias)                  (softplus on request)
+        h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t, h_0 = 0   (AINet eqs. 1 and 2)
+        y_t = C_t . h_t + D u_t                                   (AINet eqs. 3 and 4)
+        out_t = y_t silu(z_t)                                     (the gate of a Mamba, with z)
 
-    Returns (batch, channels, length) with u's dtype and, on a CPU, u's memory layout; with
-    return_last_state also the state after the last step, (batch, channels, states), in the
-    dtype of the scan. Both are differentiable, but the last state not by mamba_ssm's kernel.
+    A is discretized by zero-order hold, and B by Euler's rule where eq. 2 writes the hold, as in
+    mamba_ssm and the published weights.
 
-    Raises ValueError, naming the argument, where a shape, dtype or device does not fit.
+    Args:
+        u, delta, z: (batch, channels, length), strided at will; fastest on a CPU where the
+            channels are contiguous, as in the transposed view of (batch, length, channels).
+        A: (channels, states).
+        B, C: (batch, states, length) or (batch, 1, states, length).
+        D, delta_bias: (channels,).
+        delta_softplus: whether delta goes through softplus.
+        return_last_state: whether to return the state after the last step too.
+        backend: "reference", step by step, which defines the others; "torch", for any device;
+            "cpp", csrc/selective_scan.cpp, for CPU tensors; "cuda", mamba_ssm's kernel. By
+            default the fastest that is there and takes the tensors.
+
+    All tensors are real, floating-point and on one device. The scan is computed in float64 where
+    u is float64, else in float32.
+
+    Returns:
+        out: (batch, channels, length), u's dtype; and with return_last_state the last h: (batch,
+        channels, states), the scan's dtype. Both are differentiable; through mamba_ssm's kernel
+        only out is.
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit, or the backend is not there.
     """
-    B, C = _check(u, delta, A, B, C, D, z, delta_bias)
-    if u.is_cuda and _mamba_ssm is not None:
-        scan = _mamba_ssm
-    elif u.device.type == "cpu" and _library is not None:
-        scan = selective_scan_cpp
-    else:
-        scan = selective_scan_chunked
-    return scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+    if B.ndim == 4 and B.shape[1] == 1:
+        B = B.squeeze(1)
+    if C.ndim == 4 and C.shape[1] == 1:
+        C = C.squeeze(1)
+    _check(u, delta, A, B, C, D, z, delta_bias)
+    if backend is None:
+        backend = _fastest(u)
+    elif backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    tensors = (None if t is None else t.to(dtype) for t in (u, delta, A, B, C, D, z, delta_bias))
+    out, last = BACKENDS[backend](*tensors, delta_softplus)
+    out = out.to(u.dtype)
+    return (out, last) if return_last_state else out
 
 
-def selective_scan_reference(
+def _fastest(u: Tensor) -> str:
+    if u.is_cuda and _mamba_ssm is not None and u.dtype != torch.float64:
+        return "cuda"
+    return "cpp" if u.device.type == "cpu" and _library is not None else "torch"
+
+
+def _check(
     u: Tensor,
     delta: Tensor,
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    return_last_state: bool = False,
-) -> Result:
-    """The scan as its definition says, one step after the other; shapes as selective_scan_fn.
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+) -> None:
+    if u.ndim != 3 or u.shape[2] == 0:
+        raise ValueError(
+            f"u must be (batch, channels, length) with length > 0, got {tuple(u.shape)}"
+        )
+    if A.ndim != 2:
+        raise ValueError(f"A must be (channels, states), got {tuple(A.shape)}")
+    batch, channels, length = u.shape
+    states = A.shape[1]
+    expected = {
+        "u": (u, (batch, channels, length)),
+        "delta": (delta, (batch, channels, length)),
+        "A": (A, (channels, states)),
+        "B": (B, (batch, states, length)),
+        "C": (C, (batch, states, length)),
+        "D": (D, (channels,)),
+        "z": (z, (batch, channels, length)),
+        "delta_bias": (delta_bias, (channels,)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor is None:
+            continue
+        if tensor.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be a real floating-point tensor, got {tensor.dtype}")
+        if tensor.device != u.device:
+            raise ValueError(f"{name} is on {tensor.device} and u on {u.device}: use one device")
 
-    delta_t = softplus(delta_t + delta_bias)                           (softplus on request)
-    h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t, h_0 = 0            (AINet eqs. 1 and 2)
-    y_t = C_t . h_t + D u_t                                            (AINet eqs. 3 and 4)
-    out_t = y_t silu(z_t)                                              (the gate of a Mamba)
 
-    As in mamba_ssm and the published weights, A is discretized by zero-order hold and B by Euler's
-    rule (delta B), not by the zero-order hold of eq. 2.
+# ---- Backends: all arguments in the scan's dtype to (out, last state) ---------------------------
+
+
+def _reference(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """The equations of selective_scan_fn as they stand: discretized, then one step after the other.
+
+    As in mamba_ssm's own reference and the published network without a GPU, the discretized A and
+    B of all steps are in memory at once: twice batch * channels * length * states numbers.
     """
-    B, C = _check(u, delta, A, B, C, D, z, delta_bias)
-    dtype = _scan_dtype(u)
-    x, A = u.to(dtype), A.to(dtype)
-    delta = _discretize(delta.to(dtype), delta_bias, delta_softplus)
-    h = x.new_zeros(*x.shape[:2], A.shape[1])  # (batch, channels, states)
+    delta = _discretize(delta, delta_bias, delta_softplus)
+    decays = torch.exp(delta.unsqueeze(-1) * A.unsqueeze(1))  # (batch, channels, length, states)
+    inputs = (delta * u).unsqueeze(-1) * B.transpose(1, 2).unsqueeze(1)  # the same
+    h = u.new_zeros(*u.shape[:2], A.shape[1])  # (batch, channels, states)
     outputs = []
-    steps = zip(
-        x.unbind(-1), delta.unbind(-1), B.to(dtype).unbind(-1), C.to(dtype).unbind(-1), strict=True
-    )
-    for x_t, delta_t, B_t, C_t in steps:
-        decay = torch.exp(delta_t[..., None] * A)  # (batch, channels, states)
-        h = decay * h + (delta_t * x_t)[..., None] * B_t[:, None]
-        outputs.append((h * C_t[:, None]).sum(-1))  # (batch, channels)
-    out = _finish(torch.stack(outputs, -1), x, D, z).to(u.dtype)
-    return (out, h) if return_last_state else out
+    for decay, input, C_t in zip(decays.unbind(2), inputs.unbind(2), C.unbind(2), strict=True):
+        h = decay * h + input
+        outputs.append((h * C_t.unsqueeze(1)).sum(-1))  # (batch, channels)
+    y = torch.stack(outputs, -1)  # (batch, channels, length)
+    return _finish(y, u, D, z), h
 
-
-# ---- Plain torch, any device --------------------------------------------------------------------
 
 _SEGMENT = 8
 """Steps whose intermediate tensors the backward pass of the torch form holds at once."""
 
 
-def selective_scan_chunked(
+def _chunked(
     u: Tensor,
     delta: Tensor,
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    return_last_state: bool = False,
-) -> Result:
-    """The scan in torch operations: the same as selective_scan_reference in O(sqrt(length)) steps.
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """The scan in torch operations, O(sqrt(length)) of them one after the other.
 
     The sequence is cut into about sqrt(length) chunks of as many steps. All chunks go through
-    their steps side by side, first from a zero state for their last states, then, once these
-    have been carried from chunk to chunk, from their true first states for the output. A decay is
-    only ever exp of a sum of delta A, never its inverse, so that nothing overflows that
-    would not in the definition. Memory: O(batch channels states sqrt(length)).
+    their steps side by side: first from a zero state, for their last states; then, when these
+    have been carried on from chunk to chunk, from their true first states, for the output. A decay
+    is always exp of a sum of delta A, never an inverse of it, so that nothing overflows which
+    does not in the definition. Memory: O(batch channels states sqrt(length)).
     """
-    B, C = _check(u, delta, A, B, C, D, z, delta_bias)
-    dtype = _scan_dtype(u)
-    x, A = u.to(dtype), A.to(dtype)
-    delta = _discretize(delta.to(dtype), delta_bias, delta_softplus)
+    delta = _discretize(delta, delta_bias, delta_softplus)
     length = u.shape[-1]
     steps = math.ceil(math.sqrt(length))
     chunks = math.ceil(length / steps)
 
     def cut(series: Tensor) -> Tensor:
-        """(batch, K, length) to (steps, batch, K, chunks); steps past the end are zero."""
+        """(batch, K, length) to (steps, batch, K, chunks)."""
         padded = F.pad(series, (0, steps * chunks - length))  # delta = 0 there: the state stays
         return padded.unflatten(-1, (chunks, steps)).permute(3, 0, 1, 2)
 
-    delta_, input_ = cut(delta), cut(delta * x)  # (steps, batch, channels, chunks)
-    B_ = cut(B.to(dtype)).transpose(2, 3).unsqueeze(2)  # (steps, batch, 1, chunks, states)
-    C_ = cut(C.to(dtype)).transpose(2, 3).unsqueeze(2)  # (steps, batch, 1, chunks, states)
-    A_ = A.unsqueeze(1)  # (channels, 1, states)
+    deltas, inputs = cut(delta), cut(delta * u)  # (steps, batch, channels, chunks)
+    Bs, Cs = (cut(s).transpose(2, 3).unsqueeze(2) for s in (B, C))  # (steps, batch, 1, chunks, N)
+    A = A.unsqueeze(1)  # (channels, 1, states)
 
-    def advance(
-        h: Tensor, delta: Tensor, input: Tensor, B: Tensor, C: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """A segment of steps in all chunks; without C, for the state alone."""
+    def segment(h: Tensor, part: slice, output: bool) -> tuple[Tensor, ...]:
+        """The states after some steps of all chunks and, on request, the y of each step."""
         outputs = []
-        for t in range(len(delta)):
-            h = torch.exp(delta[t].unsqueeze(-1) * A_) * h + input[t].unsqueeze(-1) * B[t]
-            if C is not None:
-                outputs.append((h * C[t]).sum(-1))  # (batch, channels, chunks)
-        return h, torch.stack(outputs) if outputs else h.new_empty(0)
+        for delta_t, input_t, B_t, C_t in zip(
+            deltas[part], inputs[part], Bs[part], Cs[part], strict=True
+        ):
+            h = torch.exp(delta_t.unsqueeze(-1) * A) * h + input_t.unsqueeze(-1) * B_t
+            if output:
+                outputs.append((h * C_t).sum(-1))  # (batch, channels, chunks)
+        return h, *outputs
 
-    def through(h: Tensor, C: Tensor | None) -> tuple[Tensor, Tensor]:
-        """All steps from the states h: (batch, channels, chunks, states)."""
-        outputs = []
+    def through(h: Tensor, output: bool) -> tuple[Tensor, list[Tensor]]:
+        """All steps, from the states h: (batch, channels, chunks, states)."""
+        outputs: list[Tensor] = []
         for k in range(0, steps, _SEGMENT):
             part = slice(k, k + _SEGMENT)
-            arguments = (h, delta_[part], input_[part], B_[part], None if C is None else C[part])
-            h, y = checkpoint(advance, *arguments, use_reentrant=False, preserve_rng_state=False)
-            outputs.append(y)
-        return h, torch.cat(outputs)
+            h, *ys = checkpoint(
+                segment, h, part, output, use_reentrant=False, preserve_rng_state=False
+            )
+            outputs += ys
+        return h, outputs
 
-    zero = x.new_zeros(*x.shape[:2], chunks, A.shape[1])  # (batch, channels, chunks, states)
-    last, _ = through(zero, None)
-    decay = torch.exp(delta_.sum(0).unsqueeze(-1) * A_)  # (batch, channels, chunks, states)
-    first = [zero[:, :, 0]]
-    for k in range(chunks):
-        first.append(decay[:, :, k] * first[k] + last[:, :, k])
-    _, y = through(torch.stack(first[:-1], 2), C_)  # y: (steps, batch, channels, chunks)
-    y = y.permute(1, 2, 3, 0).flatten(2)[..., :length]  # (batch, channels, length)
-    out = _finish(y, x, D, z).to(u.dtype)
-    return (out, first[-1]) if return_last_state else out
+    zero = u.new_zeros(*u.shape[:2], chunks, A.shape[-1])  # (batch, channels, chunks, states)
+    from_zero, _ = through(zero, output=False)
+    decay = torch.exp(deltas.sum(0).unsqueeze(-1) * A)  # (batch, channels, chunks, states)
+    first = [zero[:, :, 0]]  # the states before each chunk, and the last
+    for decay_c, from_zero_c in zip(decay.unbind(2), from_zero.unbind(2), strict=True):
+        first.append(decay_c * first[-1] + from_zero_c)
+    _, outputs = through(torch.stack(first[:-1], 2), output=True)
+    y = torch.stack(outputs, -1).flatten(2)[..., :length]  # (batch, channels, length)
+    return _finish(y, u, D, z), first[-1]
+
+
+def _discretize(delta: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
+    if bias is not None:
+        delta = delta + bias[:, None]
+    return F.softplus(delta) if softplus else delta
+
+
+def _finish(y: Tensor, u: Tensor, D: Tensor | None, z: Tensor | None) -> Tensor:
+    if D is not None:
+        y = y + D[:, None] * u
+    return y if z is None else y * F.silu(z)
+
+
+def _load_mamba_ssm() -> Callable[..., tuple[Tensor, Tensor]] | None:
+    if not torch.cuda.is_available():
+        return None
+    try:
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn as kernel
+    except (ImportError, OSError):  # released versions fail so without their CUDA extension
+        return None
+    return kernel
+
+
+_mamba_ssm = _load_mamba_ssm()
+
+
+def _cuda(*arguments: Any) -> tuple[Tensor, Tensor]:
+    if _mamba_ssm is None:
+        raise ValueError("backend 'cuda' needs a GPU and mamba_ssm with its CUDA extension")
+    return _mamba_ssm(*arguments, return_last_state=True)
 
 
 # ---- The C++ kernel -----------------------------------------------------------------------------
 
 _ABI_VERSION = 1
-_CHUNK = 32
-"""Steps between saved states: what the kernel's backward pass recomputes at once."""
+_CHUNK = 64
+"""Steps between saved states: what the kernel's backward pass computes again at once."""
 _GRAIN = 1 << 16
 """State updates that are worth a further thread."""
+
+
+def _fields(type_: type[ctypes._SimpleCData] | type[ctypes.Structure], names: str) -> list[Any]:
+    return [(name, type_) for name in names.split()]
 
 
 class _Series(ctypes.Structure):
     """`Series` of csrc/selective_scan.cpp."""
 
-    _fields_ = [("data", ctypes.c_void_p)] + [
-        (name, ctypes.c_int64) for name in ("batch", "channel", "step")
-    ]
+    _fields_ = [*_fields(ctypes.c_void_p, "data"), *_fields(ctypes.c_int64, "batch channel step")]
 
     @classmethod
     def of(cls, tensor: Tensor | None) -> _Series:
@@ -201,23 +284,22 @@ class _Problem(ctypes.Structure):
     """`Problem` of csrc/selective_scan.cpp."""
 
     _fields_ = [
-        *((n, ctypes.c_int64) for n in ("batch", "channels", "steps", "states", "chunk")),
-        *((n, ctypes.c_int64) for n in ("threads", "softplus")),
-        *((n, _Series) for n in ("u", "delta", "z", "B", "C")),
-        *((n, ctypes.c_void_p) for n in ("A", "D", "bias")),
-        ("out", _Series),
-        *((n, ctypes.c_void_p) for n in ("last", "saved")),
-        ("grad_out", _Series),
-        ("grad_last", ctypes.c_void_p),
-        *((n, _Series) for n in ("grad_u", "grad_delta", "grad_z")),
-        *((n, ctypes.c_void_p) for n in ("grad_A", "grad_D", "grad_bias", "grad_B", "grad_C")),
+        *_fields(ctypes.c_int64, "batch channels steps states chunk threads softplus"),
+        *_fields(_Series, "u delta z B C"),
+        *_fields(ctypes.c_void_p, "A D bias"),
+        *_fields(_Series, "out"),
+        *_fields(ctypes.c_void_p, "last saved"),
+        *_fields(_Series, "grad_out"),
+        *_fields(ctypes.c_void_p, "grad_last"),
+        *_fields(_Series, "grad_u grad_delta grad_z"),
+        *_fields(ctypes.c_void_p, "grad_A grad_D grad_bias grad_B grad_C"),
     ]
 
 
 def _load_library() -> ctypes.CDLL | None:
-    """The kernel, ``_scan.so`` in the package's ``network`` folder, or None.
+    """The kernel: ``network/_scan.so`` in the package, or None.
 
-    The package may span the source tree and an install tree; the first that has it serves.
+    The package may span a source tree and an install tree; the first that has the file serves.
     """
     for folder in ainet_ros.__path__:
         path = Path(folder) / "network" / "_scan.so"
@@ -231,34 +313,19 @@ def _load_library() -> ctypes.CDLL | None:
                 f"{_ABI_VERSION}: build the package again"
             )
         return library
+    warnings.warn(
+        "the compiled selective scan (ainet_ros/network/_scan.so) is not there: on a CPU a much "
+        "slower form runs. Build the package with a C++ compiler to have it.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
     return None
 
 
-def _call(direction: str, dtype: torch.dtype, **fields: object) -> None:
-    problem = _Problem(**fields)
-    name = f"ainet_scan_{direction}_{'double' if dtype == torch.float64 else 'float'}"
-    if getattr(_library, name)(ctypes.byref(problem)):
-        raise MemoryError("the selective scan ran out of memory")
+_library = _load_library()
 
 
-def _pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
-def _empty_like_series(series: Tensor) -> Tensor:
-    """Dense memory for (batch, channels, length), the channels contiguous where series' are."""
-    batch, channels, length = series.shape
-    if series.stride(1) == 1:
-        return series.new_empty(batch, length, channels).transpose(1, 2)
-    return series.new_empty(batch, channels, length)
-
-
-def _threads(u: Tensor, states: int) -> int:
-    blocks = math.ceil(u.shape[1] * u.element_size() / 64)  # of channels, one SIMD register each
-    return max(1, min(torch.get_num_threads(), blocks, u.numel() * states // _GRAIN))
-
-
-def _shared_fields(
+def _cpp(
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -268,25 +335,13 @@ def _shared_fields(
     z: Tensor | None,
     delta_bias: Tensor | None,
     delta_softplus: bool,
-) -> dict[str, object]:
-    batch, channels, length = u.shape
-    return {
-        "batch": batch,
-        "channels": channels,
-        "steps": length,
-        "states": A.shape[1],
-        "chunk": _CHUNK,
-        "threads": _threads(u, A.shape[1]),
-        "softplus": delta_softplus,
-        "u": _Series.of(u),
-        "delta": _Series.of(delta),
-        "z": _Series.of(z),
-        "B": _Series.of(B),
-        "C": _Series.of(C),
-        "A": _pointer(A),
-        "D": _pointer(D),
-        "bias": _pointer(delta_bias),
-    }
+) -> tuple[Tensor, Tensor]:
+    if _library is None:
+        raise ValueError("backend 'cpp' is not there: build the package with a C++ compiler")
+    tensors = (u, delta, A, B, C, D, z, delta_bias)
+    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    out, last, _ = _scan(*tensors, delta_softplus, save)
+    return out, last
 
 
 @torch.library.custom_op("ainet_ros::selective_scan", mutates_args=(), device_types="cpu")
@@ -302,13 +357,13 @@ def _scan(
     delta_softplus: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(out, last state, states before each chunk: empty unless `save`, for a backward pass)."""
-    A, D, delta_bias = (None if v is None else v.contiguous() for v in (A, D, delta_bias))
-    out, last, saved = _scan_fake(u, delta, A, B, C, D, z, delta_bias, delta_softplus, save)
+    """(out, last state, states before each chunk: none unless `save`, for a backward pass)."""
+    A, D, delta_bias = A.contiguous(), _contiguous(D), _contiguous(delta_bias)
+    out, last, saved = _scan_outputs(u, A, save)
     _call(
         "forward",
         u.dtype,
-        **_shared_fields(u, delta, A, B, C, D, z, delta_bias, delta_softplus),
+        **_common_fields(u, delta, A, B, C, D, z, delta_bias, delta_softplus),
         out=_Series.of(out),
         last=_pointer(last),
         saved=_pointer(saved) if save else None,
@@ -316,15 +371,20 @@ def _scan(
     return out, last, saved
 
 
-@_scan.register_fake
-def _scan_fake(u, delta, A, B, C, D, z, delta_bias, delta_softplus, save):  # type: ignore[no-untyped-def]
+def _scan_outputs(u: Tensor, A: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     batch, channels, length = u.shape
+    states = A.shape[1]
     chunks = (length + _CHUNK - 1) // _CHUNK if save else 0
     return (
         _empty_like_series(u),
-        u.new_empty(batch, channels, A.shape[1]),
-        u.new_empty(batch, chunks, A.shape[1], channels),
+        u.new_empty(batch, channels, states),
+        u.new_empty(batch, chunks, states, channels),
     )
+
+
+@_scan.register_fake
+def _(u: Tensor, delta: Tensor, A: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _scan_outputs(u, A, save=others[-1])
 
 
 @torch.library.custom_op("ainet_ros::selective_scan_backward", mutates_args=(), device_types="cpu")
@@ -342,20 +402,18 @@ def _scan_backward(
     delta_bias: Tensor | None,
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of u, delta, A, B, C, D, z, delta_bias; empty where the argument is None."""
-    A, D, delta_bias = (None if v is None else v.contiguous() for v in (A, D, delta_bias))
-    grad_last = None if grad_last is None else grad_last.contiguous()
-    grads = _scan_backward_fake(
-        grad_out, grad_last, saved, u, delta, A, B, C, D, z, delta_bias, delta_softplus
-    )
-    grad_u, grad_delta, grad_A, _, _, grad_D, grad_z, grad_bias = grads
-    shared = _shared_fields(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
-    # One part a thread, as each sees some channels and all of them share B and C.
-    parts = u.new_empty(2, shared["threads"], u.shape[0], u.shape[2], A.shape[1])
+    """Gradients of u, delta, A, B, C, D, z (empty where there is no z), delta_bias."""
+    A, D, delta_bias = A.contiguous(), _contiguous(D), _contiguous(delta_bias)
+    grad_last = _contiguous(grad_last)
+    gradients = _scan_gradients(u, delta, A, z)
+    grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias = gradients
+    common = _common_fields(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    # A part for each thread, which has some of the channels: B and C are common to all.
+    parts = u.new_empty(2, common["threads"], u.shape[0], u.shape[2], A.shape[1])
     _call(
         "backward",
         u.dtype,
-        **shared,
+        **common,
         saved=_pointer(saved),
         grad_out=_Series.of(grad_out),
         grad_last=_pointer(grad_last),
@@ -363,93 +421,38 @@ def _scan_backward(
         grad_delta=_Series.of(grad_delta),
         grad_z=_Series.of(None if z is None else grad_z),
         grad_A=_pointer(grad_A),
-        grad_D=None if D is None else _pointer(grad_D),
-        grad_bias=None if delta_bias is None else _pointer(grad_bias),
+        grad_D=_pointer(grad_D),
+        grad_bias=_pointer(grad_bias),
         grad_B=_pointer(parts[0]),
         grad_C=_pointer(parts[1]),
     )
-    grad_B, grad_C = parts.sum(1).transpose(2, 3)  # each (batch, states, length)
-    return grad_u, grad_delta, grad_A, grad_B, grad_C.clone(), grad_D, grad_z, grad_bias
+    torch.sum(parts[0], 0, out=grad_B.transpose(1, 2))  # (batch, length, states)
+    torch.sum(parts[1], 0, out=grad_C.transpose(1, 2))
+    return gradients
 
 
-@_scan_backward.register_fake
-def _scan_backward_fake(  # type: ignore[no-untyped-def]
-    grad_out, grad_last, saved, u, delta, A, B, C, D, z, delta_bias, delta_softplus
-):
-    grad_B = u.new_empty(u.shape[0], u.shape[2], A.shape[1]).transpose(1, 2)
+def _scan_gradients(
+    u: Tensor, delta: Tensor, A: Tensor, z: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    batch, channels, length = u.shape
+    states = A.shape[1]
     return (
         _empty_like_series(u),
         _empty_like_series(delta),
-        torch.empty_like(A, memory_format=torch.contiguous_format),
-        grad_B,
-        grad_B.clone(),
-        u.new_empty(0 if D is None else u.shape[1]),
+        u.new_empty(channels, states),
+        u.new_empty(batch, length, states).transpose(1, 2),
+        u.new_empty(batch, length, states).transpose(1, 2),
+        u.new_empty(channels),
         u.new_empty(0) if z is None else _empty_like_series(z),
-        u.new_empty(0 if delta_bias is None else u.shape[1]),
+        u.new_empty(channels),
     )
 
 
-def _setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    *tensors, ctx.delta_softplus, ctx.save = inputs
-    ctx.save_for_backward(output[2], *tensors)
-
-
-def _backward(ctx, grad_out, grad_last, _):  # type: ignore[no-untyped-def]
-    if not ctx.save:
-        raise RuntimeError("ainet_ros::selective_scan: save=True is needed for a backward pass")
-    saved, *tensors = ctx.saved_tensors
-    if grad_out is None:
-        grad_out = torch.zeros_like(tensors[0])
-    grads = _scan_backward(grad_out, grad_last, saved, *tensors, ctx.delta_softplus)
-    present = (None if t is None else g for t, g in zip(tensors, grads, strict=True))
-    return *present, None, None
-
-
-_scan.register_autograd(_backward, setup_context=_setup_context)
-
-
-def selective_scan_cpp(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    return_last_state: bool = False,
-) -> Result:
-    """The scan by the C++ kernel: CPU tensors; arguments as selective_scan_fn."""
-    B, C = _check(u, delta, A, B, C, D, z, delta_bias)
-    dtype = _scan_dtype(u)
-    tensors = [None if t is None else t.to(dtype) for t in (u, delta, A, B, C, D, z, delta_bias)]
-    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    out, last, _ = _scan(*tensors, delta_softplus, save)
-    out = out.to(u.dtype)
-    return (out, last) if return_last_state else out
-
-
-# ---- Common to all ------------------------------------------------------------------------------
-
-
-def _scan_dtype(u: Tensor) -> torch.dtype:
-    return torch.float64 if u.dtype == torch.float64 else torch.float32
-
-
-def _discretize(delta: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
-    if bias is not None:
-        delta = delta + bias.to(delta.dtype)[:, None]
-    return F.softplus(delta) if softplus else delta
-
-
-def _finish(y: Tensor, x: Tensor, D: Tensor | None, z: Tensor | None) -> Tensor:
-    if D is not None:
-        y = y + D.to(y.dtype)[:, None] * x
-    return y if z is None else y * F.silu(z.to(y.dtype))
-
-
-def _check(
+@_scan_backward.register_fake
+def _(
+    grad_out: Tensor,
+    grad_last: Tensor | None,
+    saved: Tensor,
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -458,58 +461,97 @@ def _check(
     D: Tensor | None,
     z: Tensor | None,
     delta_bias: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """B and C as (batch, states, length); ValueError where anything does not fit."""
-    if u.ndim != 3 or u.shape[2] == 0:
-        raise ValueError(
-            f"u must be (batch, channels, length) with length > 0, got {tuple(u.shape)}"
-        )
-    if A.ndim != 2:
-        raise ValueError(f"A must be (channels, states), got {tuple(A.shape)}")
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return _scan_gradients(u, delta, A, z)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.delta_softplus, ctx.save = inputs
+    ctx.save_for_backward(output[2], *tensors)
+
+
+def _backward(
+    ctx: Any, grad_out: Tensor | None, grad_last: Tensor | None, grad_saved: None
+) -> tuple[Tensor | None, ...]:
+    if not ctx.save:
+        raise RuntimeError("ainet_ros::selective_scan has a backward pass only with save=True")
+    saved, *tensors = ctx.saved_tensors
+    if grad_out is None:
+        grad_out = torch.zeros_like(tensors[0])
+    gradients = _scan_backward(grad_out, grad_last, saved, *tensors, ctx.delta_softplus)
+    of_given = (None if t is None else g for t, g in zip(tensors, gradients, strict=True))
+    return *of_given, None, None
+
+
+_scan.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _call(direction: str, dtype: torch.dtype, **fields: Any) -> None:
+    name = f"ainet_scan_{direction}_{'double' if dtype == torch.float64 else 'float'}"
+    if getattr(_library, name)(ctypes.byref(_Problem(**fields))) != 0:
+        raise MemoryError("the selective scan could not allocate its buffers")
+
+
+def _common_fields(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> dict[str, Any]:
     batch, channels, length = u.shape
     states = A.shape[1]
-    if B.ndim == 4 and B.shape[1] == 1:
-        B = B.squeeze(1)
-    if C.ndim == 4 and C.shape[1] == 1:
-        C = C.squeeze(1)
-    shapes: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
-        "u": (u, (batch, channels, length)),
-        "delta": (delta, (batch, channels, length)),
-        "A": (A, (channels, states)),
-        "B": (B, (batch, states, length)),
-        "C": (C, (batch, states, length)),
-        "D": (D, (channels,)),
-        "z": (z, (batch, channels, length)),
-        "delta_bias": (delta_bias, (channels,)),
+    vectors = math.ceil(channels * u.element_size() / 64)  # of channels, as AVX-512 has them
+    return {
+        "batch": batch,
+        "channels": channels,
+        "steps": length,
+        "states": states,
+        "chunk": _CHUNK,
+        "threads": max(1, min(torch.get_num_threads(), vectors, u.numel() * states // _GRAIN)),
+        "softplus": delta_softplus,
+        "u": _Series.of(u),
+        "delta": _Series.of(delta),
+        "z": _Series.of(z),
+        "B": _Series.of(B),
+        "C": _Series.of(C),
+        "A": _pointer(A),
+        "D": _pointer(D),
+        "bias": _pointer(delta_bias),
     }
-    for name, (tensor, shape) in shapes.items():
-        if tensor is None:
-            continue
-        if tensor.shape != shape:
-            raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
-        if not tensor.is_floating_point():
-            raise ValueError(f"{name} must be a real floating-point tensor, got {tensor.dtype}")
-        if tensor.device != u.device:
-            raise ValueError(f"{name} is on {tensor.device} and u on {u.device}: use one device")
-    return B, C
 
 
-def _load_mamba_ssm() -> Callable[..., Result] | None:
-    if not torch.cuda.is_available():
-        return None
-    try:
-        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn as scan
-    except (ImportError, OSError):  # released versions fail so without their CUDA extension
-        return None
-    return scan
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
-_mamba_ssm = _load_mamba_ssm()
-_library = _load_library()
-if _library is None:
-    warnings.warn(
-        "the compiled selective scan (ainet_ros/network/_scan.so) is not there: on a CPU the much "
-        "slower torch form runs. Build the package with a C++ compiler to have it.",
-        RuntimeWarning,
-        stacklevel=2,
-    )
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _empty_like_series(series: Tensor) -> Tensor:
+    """Dense memory for (batch, channels, length), the channels contiguous where series' are."""
+    batch, channels, length = series.shape
+    if series.stride(1) == 1:
+        return series.new_empty(batch, length, channels).transpose(1, 2)
+    return series.new_empty(batch, channels, length)
+
+
+BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "reference": _reference,
+    "torch": _chunked,
+    "cpp": _cpp,
+    "cuda": _cuda,
+}
+
+
+def available_backends(device: torch.device | str) -> list[str]:
+    """The backends that are there for tensors on the device."""
+    special = {"cpu": "cpp" if _library else None, "cuda": "cuda" if _mamba_ssm else None}
+    extra = special.get(torch.device(device).type)
+    return ["reference", "torch", *([extra] if extra else [])]

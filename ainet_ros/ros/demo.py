@@ -24,7 +24,6 @@ import numpy as np
 import rclpy
 import yaml
 from rcl_interfaces.srv import SetParameters
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.utilities import remove_ros_args
@@ -34,6 +33,7 @@ from std_msgs.msg import Header
 from ainet_ros.evaluation import metrics
 from ainet_ros.msg import Box, Track
 from ainet_ros.ros.filters import stamp_ns
+from ainet_ros.ros.process import ros
 from ainet_ros.srv import InitTarget
 from ainet_ros.vision import boxes as box_files
 from ainet_ros.vision.encoding import decode_compressed
@@ -47,6 +47,8 @@ ANSWER_TIMEOUT_S = 5.0
 """So long the last answer may take."""
 STOP_TIMEOUT_S = 5.0
 NAMESPACE = "/demo"
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 DEPTH = 100
 STATES = {Track.NO_TARGET: "NO TARGET", Track.TRACKING: "TRACKING", Track.LOST: "LOST"}
 
@@ -75,6 +77,8 @@ class Operator(Node):
         self._printed = 0.0
         self.started_on: int | None = None
         """The frame whose true box the target was started with."""
+        self.refusal = ""
+        """Why the target did not start when it was last tried."""
         self.tracks: dict[int, Track] = {}
         """Answers by frame, from the one after `started_on`."""
         self.latency_ms: dict[int, float] = {}
@@ -127,10 +131,9 @@ class Operator(Node):
     def _on_started(self, number: int, answer: Any) -> None:
         self._init_answer = None
         result = answer.result()
+        self.refusal = result.message
         if result.success:
             self.started_on = number
-        else:
-            self.get_logger().warning(f"the target did not start: {result.message}")
 
     def _on_track(self, track: Track) -> None:
         number = self._numbers.get(stamp_ns(track.header.stamp))
@@ -153,12 +156,13 @@ class Operator(Node):
         if not live and now - self._printed < 1:
             return
         self._printed = now
-        rate = (len(self._arrivals) - 1) / max(now - self._arrivals[0], 1e-3)
         text = (
             f"frame {number + 1:4d}/{len(self._source)}  {STATES[track.state]:9s} "
-            f"score {track.score:.2f}  {rate:5.1f} fps  "
-            f"latency {self.latency_ms[number]:6.1f} ms"
+            f"score {track.score:.2f}  latency {self.latency_ms[number]:6.1f} ms"
         )
+        if len(self._arrivals) > 1:
+            rate = (len(self._arrivals) - 1) / (self._arrivals[-1] - self._arrivals[0])
+            text += f"  {rate:4.1f} fps"
         if number < len(self._truth) and np.isfinite(self._truth[number]).all():
             overlap = metrics.iou(_boxes([track]), self._truth[number][None])[0]
             text += f"  overlap {overlap:.2f}"
@@ -281,7 +285,8 @@ def wait_for(
                 tail = "\n".join(log.splitlines()[-10:])
                 raise DemoError(f"{module} ended with status {process.returncode}:\n{tail}")
         if time.monotonic() > deadline:
-            raise DemoError(f"{what}: not within {timeout_s:g} s; see the logs in {output}")
+            because = f" ({operator.refusal})" if operator.refusal else ""
+            raise DemoError(f"no {what} within {timeout_s:g} s{because}; see the logs in {output}")
 
 
 def run(source: Source, arguments: argparse.Namespace) -> None:
@@ -293,7 +298,7 @@ def run(source: Source, arguments: argparse.Namespace) -> None:
     with nodes(arguments.sequence, arguments.seed, arguments.rate, tracker, output) as processes:
         operator = Operator(source, record=True, namespace=NAMESPACE)
         wait_for(
-            "the target's start",
+            "target",
             lambda: operator.started_on is not None,
             START_TIMEOUT_S,
             operator,
@@ -305,7 +310,7 @@ def run(source: Source, arguments: argparse.Namespace) -> None:
         alive = {"tracker_node": processes["tracker_node"]}
         longest = 2 * len(source) / arguments.rate + START_TIMEOUT_S
         wait_for(
-            "the recording's end",
+            "end of the recording",
             lambda: camera.poll() is not None,
             longest,
             operator,
@@ -313,12 +318,12 @@ def run(source: Source, arguments: argparse.Namespace) -> None:
             output,
         )
         if camera.returncode != 0:
-            wait_for("the camera", lambda: False, 0, operator, processes, output)
+            wait_for("camera", lambda: False, 0, operator, processes, output)
         last = len(source) - 1
         # A frame that is never answered shows in the summary.
         with contextlib.suppress(DemoError):
             wait_for(
-                "the last answer",
+                "last answer",
                 lambda: last in operator.tracks and last in operator.pictures,
                 ANSWER_TIMEOUT_S,
                 operator,
@@ -372,25 +377,23 @@ def main(args: list[str] | None = None) -> int:
     if not arguments.attach:
         # The demo's nodes meet on this machine only.
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    rclpy.init(args=args)
-    try:
-        source = (
-            open_source(arguments.sequence, rate=arguments.rate)
-            if arguments.sequence
-            else Scene(arguments.seed)
-        )
-        if arguments.attach:
-            attach(source)
-        else:
-            run(source, arguments)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 0 if arguments.attach else 130
-    except (DemoError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    finally:
-        rclpy.try_shutdown()
-    return 0
+    status = 0 if arguments.attach else INTERRUPTED
+    with ros(args):
+        try:
+            source = (
+                open_source(arguments.sequence, rate=arguments.rate)
+                if arguments.sequence
+                else Scene(arguments.seed)
+            )
+            if arguments.attach:
+                attach(source)
+            else:
+                run(source, arguments)
+            status = 0
+        except (DemoError, ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = 1
+    return status
 
 
 if __name__ == "__main__":

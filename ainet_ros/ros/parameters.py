@@ -10,13 +10,11 @@ import re
 from dataclasses import dataclass
 
 from ainet_ros.ros.table import Table, parameter, to_yaml
-from ainet_ros.tracker import Tracker, weights
+from ainet_ros.tracker import weights
+from ainet_ros.tracker.tracker import FOUND_ABOVE, LOST_BELOW
 from ainet_ros.vision import registration, thermal
 
 TRANSPORTS = ("raw", "compressed")
-# The tracker's own defaults.
-_LOST_BELOW = Tracker.__init__.__kwdefaults__["lost_below"]  # type: ignore[index]
-_FOUND_ABOVE = Tracker.__init__.__kwdefaults__["found_above"]  # type: ignore[index]
 
 
 @dataclass(frozen=True)
@@ -91,12 +89,12 @@ class TrackerParameters(Table):
         "", "YAML file with the homography; used by registration homography only."
     )
     lost_below: float = parameter(
-        _LOST_BELOW,
+        LOST_BELOW,
         "A tracked target whose score falls below this is LOST.",
         limits=(0.0, 1.0),
     )
     found_above: float = parameter(
-        _FOUND_ABOVE,
+        FOUND_ABOVE,
         "A lost target whose score reaches this is TRACKING again; not below lost_below.",
         limits=(0.0, 1.0),
     )

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import rclpy
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -28,6 +27,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from ainet_ros.ros.images import to_compressed, to_image
+from ainet_ros.ros.process import ros
 from ainet_ros.ros.table import Table, declare, parameter, updated
 from ainet_ros.vision.scenes import Scene
 from ainet_ros.vision.sources import Frame, Source, open_source
@@ -248,17 +248,13 @@ class ReplayCamera(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until its source ends, Ctrl-C or SIGTERM. Returns the exit status."""
-    rclpy.init(args=args)
     status = 0
-    try:
-        ReplayCamera().play()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except (ValueError, OSError) as error:
-        get_logger("replay_camera").fatal(str(error))
-        status = 1
-    finally:
-        rclpy.try_shutdown()
+    with ros(args):
+        try:
+            ReplayCamera().play()
+        except (ValueError, OSError) as error:
+            get_logger("replay_camera").fatal(str(error))
+            status = 1
     return status
 
 

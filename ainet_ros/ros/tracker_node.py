@@ -17,11 +17,9 @@ from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NoReturn, TypeVar
 
-import rclpy
 from rcl_interfaces.msg import SetParametersResult
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import MultiThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -37,6 +35,7 @@ from ainet_ros.ros.filters import NearestTimePairs, stamp_ns
 from ainet_ros.ros.images import cv_bridge, to_compressed, to_image
 from ainet_ros.ros.pairing import NearestTime, Pair
 from ainet_ros.ros.parameters import TrackerParameters
+from ainet_ros.ros.process import ignore_interrupts, ros
 from ainet_ros.ros.table import declare, updated
 from ainet_ros.ros.worker import Entry, RecentPairs, Worker
 from ainet_ros.srv import InitTarget, ResetTarget
@@ -244,11 +243,16 @@ class TrackerNode(Node):
                     throttle_duration_sec=REPEAT_S,
                 )
         if rgb > 0 and thermal > 0 and matched == 0:
+            apart = self._pairing.newest_difference_ns
+            if abs(apart) > self._pairing.slop_ns:
+                why = (
+                    f"the newest thermal stamp is {apart / 1e9:+.3f} s from the newest RGB stamp, "
+                    f"the slop is {self._values.slop:g} s; raise slop, or set thermal_offset"
+                )
+            else:
+                why = "their stamps do not advance; do the drivers set them?"
             self.get_logger().warning(
-                "both cameras deliver, but no stamps agree: the newest thermal stamp is "
-                f"{self._pairing.newest_difference_ns / 1e9:+.3f} s from the newest RGB stamp, "
-                f"the slop is {self._values.slop:g} s; raise slop, or set thermal_offset",
-                throttle_duration_sec=REPEAT_S,
+                f"both cameras deliver, but no images pair: {why}", throttle_duration_sec=REPEAT_S
             )
 
     # Run by the worker's thread
@@ -320,6 +324,8 @@ class TrackerNode(Node):
 
     def _on_failure(self, error: Exception) -> None:
         """A pair could not be tracked through; the node goes on with the next."""
+        if not self.context.ok():
+            return  # a signal came while it was tracked
         if isinstance(error, ValueError):
             text = f"a pair of images was left out: {error}"
         else:
@@ -339,29 +345,24 @@ def _wait(worker: Worker, function: Callable[[], Result]) -> Result:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the node until Ctrl-C or SIGTERM, and end the process with its exit status."""
-    rclpy.init(args=args)
-    node: TrackerNode | None = None
     status = 0
-    try:
-        node = TrackerNode()
-        node.configure()
-        node.activate()
-        executor = MultiThreadedExecutor(num_threads=4)  # one for each callback group, and one
-        executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except (ValueError, OSError) as error:
-        get_logger("ainet").fatal(str(error))
-        status = 1
-    except RCLError:
-        if rclpy.ok():  # else: stopped by a signal while it was starting
-            raise
-    finally:
-        if node is not None:
-            node.deactivate()
-            node.cleanup()
-        rclpy.try_shutdown()
+    with ros(args):
+        node: TrackerNode | None = None
+        try:
+            node = TrackerNode()
+            node.configure()
+            node.activate()
+            executor = MultiThreadedExecutor(num_threads=4)  # one for each callback group, and one
+            executor.add_node(node)
+            executor.spin()
+        except (ValueError, OSError) as error:
+            get_logger("ainet").fatal(str(error))
+            status = 1
+        finally:
+            ignore_interrupts()
+            if node is not None:
+                node.deactivate()
+                node.cleanup()
     # All is closed. On a small or busy computer the interpreter would need seconds to take torch
     # down, and it may crash where the worker is still within a frame.
     sys.stdout.flush()

@@ -2,13 +2,14 @@
 """Square windows around a box: what the network sees of an image, and the way back.
 
 The window is that of OSTrack and AINet: side = ceil(sqrt(w * h) * factor), centred on the box,
-zero outside the image, resized bilinearly.
+zero outside the image, resized bilinearly (OpenCV's default).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -60,9 +61,9 @@ def extract(image: Image, window: Window, size: int) -> Image:
     x1, y1 = x0 + window.side, y0 + window.side
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
         return np.zeros((size, size, *image.shape[2:]), np.uint8)
-    view = image[max(y0, 0) : min(y1, height), max(x0, 0) : min(x1, width)]
+    view: Any = image[max(y0, 0) : min(y1, height), max(x0, 0) : min(x1, width)]
     top, left = max(-y0, 0), max(-x0, 0)
     bottom, right = max(y1 - height, 0), max(x1 - width, 0)
     if top or left or bottom or right:
         view = cv2.copyMakeBorder(view, top, bottom, left, right, cv2.BORDER_CONSTANT, value=0)
-    return cv2.resize(view, (size, size), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(view, (size, size)), np.uint8)

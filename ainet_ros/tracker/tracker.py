@@ -21,6 +21,8 @@ from .crop import Box, Image, Window, extract, window
 TEMPLATE_FACTOR = 2.0
 SEARCH_FACTOR = 4.0
 """Side of a crop over sqrt(w * h) of the target."""
+LOST_BELOW, FOUND_ABOVE = 0.2, 0.35
+"""Scores at which a target is given up, and believed again."""
 CLIP_MARGIN = 10
 """Pixels of a box that stay inside the image, as published."""
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -69,8 +71,8 @@ class Tracker:
         network: AINet,
         *,
         device: str | torch.device = "cpu",
-        lost_below: float = 0.2,
-        found_above: float = 0.35,
+        lost_below: float = LOST_BELOW,
+        found_above: float = FOUND_ABOVE,
     ) -> None:
         """Raises ValueError unless 0 <= lost_below <= found_above <= 1."""
         self.device = torch.device(device)
@@ -167,7 +169,7 @@ class Tracker:
 
 
 def hann_window(side: int) -> Tensor:
-    """0.5 (1 - cos(2 pi k / (side + 1))) for k = 1..side, as an outer product (1, 1, side, side)."""
+    """0.5 (1 - cos(2 pi k / (side + 1))), k = 1..side, as an outer product (1, 1, side, side)."""
     k = torch.arange(1, side + 1)
     line = 0.5 * (1 - torch.cos(2 * math.pi * k / (side + 1)))
     return torch.outer(line, line)[None, None]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ..network import AINet, AINetConfig, checkpoint
@@ -51,9 +51,7 @@ def _shipped_folders() -> list[Path]:
     module = Path(__file__).resolve()
     prefixes = [*module.parents, Path(sys.prefix)]
     share = [prefix / "share" / "ainet_ros" / "weights" for prefix in prefixes]
-    return [
-        folder for folder in [module.parents[2] / "weights", *share] if folder.is_dir()
-    ]
+    return [folder for folder in [module.parents[2] / "weights", *share] if folder.is_dir()]
 
 
 def load(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> AINet:
@@ -81,8 +79,13 @@ def load(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu
         raise ValueError(f"{path} is damaged: its tensors do not match their SHA-256")
     try:
         network = AINet(AINetConfig.from_dict(json.loads(metadata["config"])))
-        checkpoint.load_state(network, {name: tensor.float() if tensor.is_floating_point()
-                                        else tensor for name, tensor in state.items()})
+        checkpoint.load_state(
+            network,
+            {
+                name: tensor.float() if tensor.is_floating_point() else tensor
+                for name, tensor in state.items()
+            },
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     return network.eval().requires_grad_(False).to(device)
@@ -100,7 +103,9 @@ def save(
     """
     state = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor)
-        .detach().cpu().contiguous()
+        .detach()
+        .cpu()
+        .contiguous()
         for name, tensor in network.state_dict().items()
     }
     metadata = {
@@ -112,7 +117,8 @@ def save(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    save_file(state, partial, metadata)
+    # Not save_file, whose files nobody but their owner may read.
+    partial.write_bytes(serialize(state, metadata))
     os.replace(partial, path)
 
 
@@ -122,5 +128,5 @@ def digest(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name]
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()

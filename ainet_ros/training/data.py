@@ -395,23 +395,27 @@ class TrainingData(Dataset[dict[str, Tensor]]):
             other, second = track, int(rng.choice(near))
             box = _tuple(other.boxes[second])
         else:
-            other = _choose(rng, self.tracks[folder])
+            # Of another video: in its own the target may be anywhere.
+            video = track.name.split("#")[0]
+            others = [t for t in self.tracks[folder] if not t.name.startswith(video + "#")]
+            other = _choose(rng, others or [track])
             second = int(rng.integers(len(other.images)))
             box = _tuple(other.boxes[second])
-            if other.name.split("#")[0] == track.name.split("#")[0]:
-                # The target may be anywhere in its own video: look well away from it.
+            if other is track:
                 box = _elsewhere(rng, box, box, self.recordings.size(other.images[second]))
         template = self._template_window(rng, template_box := _tuple(track.boxes[first]))
         search = self._search_window(rng, box)
-        pictures = [
-            _complete(
-                crop.extract(self.recordings.image(number), window, size), translation, dead
-            )
-            for number, window, size in (
-                (track.images[first], template, self.template_size),
-                (other.images[second], search, self.search_size),
-            )
-        ]
+        pictures = []
+        for number, window, size in (
+            (track.images[first], template, self.template_size),
+            (other.images[second], search, self.search_size),
+        ):
+            frame = self.recordings.image(number)
+            picture = np.zeros((size, size, 4), np.uint8)
+            inside = _inside(window, size, frame.shape)
+            picture[inside] = _complete(crop.extract(frame, window, size), translation,
+                                        dead)[inside]
+            pictures.append(picture)
         return View(pictures[0], template.to_crop(template_box), pictures[1], search.to_crop(box))
 
 
@@ -542,15 +546,22 @@ def _complete(picture: Image, translation: synthesis.Translation, dead: bool) ->
         return picture
     if picture.ndim == 3 and picture.shape[2] == 3:
         thermal = translation.thermal(picture)
-        result = np.dstack([picture, np.zeros_like(thermal) if dead else thermal])
-        outside = ~picture.any(axis=2)
-    else:
-        thermal = picture.reshape(picture.shape[:2])
-        rgb = translation.rgb(thermal)
-        result = np.dstack([np.zeros_like(rgb) if dead else rgb, thermal])
-        outside = thermal == 0
-    result[outside] = 0
-    return result
+        return np.dstack([picture, np.zeros_like(thermal) if dead else thermal])
+    thermal = picture.reshape(picture.shape[:2])
+    rgb = translation.rgb(thermal)
+    return np.dstack([np.zeros_like(rgb) if dead else rgb, thermal])
+
+
+def _inside(window: crop.Window, size: int, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """The rows and columns of a crop that show the frame; the others are padding."""
+    rows, columns = (
+        slice(
+            round(float(np.clip(-start / window.side, 0, 1)) * size),
+            round(float(np.clip((length - start) / window.side, 0, 1)) * size),
+        )
+        for start, length in ((window.y, shape[0]), (window.x, shape[1]))
+    )
+    return rows, columns
 
 
 def _mirror(box: Box) -> Box:

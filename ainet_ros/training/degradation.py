@@ -59,6 +59,8 @@ class Degradation:
     """Largest change, as a share, common to both pictures and modalities, and again of each."""
     misregistered: float = 0.3
     """Share of pictures whose thermal lies off its RGB, by up to 3 % of the target's side."""
+    soft: float = 1.0
+    """Factor on how often blur, noise, compression and coarse pixels, all mild, occur."""
 
     def apply(self, rng: Rng, template: Image, search: Image, region: Image) -> None:
         """Degrades a template and a search region (S, S, 4).
@@ -86,7 +88,7 @@ class Degradation:
                 _shift_thermal(rng, image, 0.03 * side)
             _tone(rng, image, common, self.brightness)
             for part in (RGB, THERMAL):
-                _soft(rng, image, part)
+                _soft(rng, image, part, self.soft)
         # What lies outside of the frame stays black: a crop is padded after the camera.
         for image, black in zip((template, search), outside, strict=True):
             image[black] = 0
@@ -228,14 +230,14 @@ def _tone(rng: Rng, image: Image, common: float, amount: float) -> None:
     cv2.LUT(image, tables[None], dst=image)
 
 
-def _soft(rng: Rng, image: Image, part: slice) -> None:
+def _soft(rng: Rng, image: Image, part: slice, often: float) -> None:
     """The small faults that any picture may have."""
     thermal = part == THERMAL
-    if rng.random() < 0.12:
+    if rng.random() < 0.12 * often:
         values = np.ascontiguousarray(image[..., part])
         sigma = float(rng.uniform(0.4, 1.6) * image.shape[0] / 168)
         _store(image, part, cv2.GaussianBlur(values, (0, 0), max(0.3, sigma)))
-    if rng.random() < 0.1:
+    if rng.random() < 0.1 * often:
         length = int(rng.integers(3, 10)) * image.shape[0] // 168 | 1
         kernel = np.zeros((length, length), np.float32)
         angle = rng.uniform(0, np.pi)
@@ -245,19 +247,22 @@ def _soft(rng: Rng, image: Image, part: slice) -> None:
                  round(half + dy)), 1.0)
         values = np.ascontiguousarray(image[..., part])
         _store(image, part, cv2.filter2D(values, -1, kernel / kernel.sum()))
-    if rng.random() < (0.25 if thermal else 0.08):
+    if rng.random() < (0.25 if thermal else 0.08) * often:
         _resample(image, part, rng.uniform(0.3, 0.7))
-    if rng.random() < 0.3:
+    if rng.random() < 0.3 * often:
         noise = _noise(rng, image, part, rng.uniform(1, 9))
         if thermal and rng.random() < 0.4:
             # The columns of an uncooled sensor differ.
-            noise += rng.normal(0, rng.uniform(1, 4), image.shape[1]).astype(np.float32)[:, None]
+            columns = rng.standard_normal((image.shape[1], 1), dtype=np.float32)
+            noise += np.float32(rng.uniform(1, 4)) * columns
         _store(image, part, image[..., part] + noise)
-    if rng.random() < 0.12:
+    if rng.random() < 0.12 * often:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 60))]
         values = np.ascontiguousarray(image[..., part])
         _, data = cv2.imencode(".jpg", values, quality)
-        _store(image, part, cv2.imdecode(data, cv2.IMREAD_UNCHANGED))
+        decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        assert decoded is not None
+        _store(image, part, decoded)
 
 
 def _shift_thermal(rng: Rng, image: Image, reach: float) -> None:
@@ -283,7 +288,8 @@ def _clouds(rng: Rng, size: int) -> NDArray[np.float32]:
     for cells, weight in ((int(rng.integers(2, 5)), 0.7), (int(rng.integers(5, 10)), 0.3)):
         grid = rng.random((cells, cells), dtype=np.float32)
         clouds += weight * cv2.resize(grid, (rough, rough), interpolation=cv2.INTER_CUBIC)
-    return cv2.resize(np.clip(clouds, 0, 1), (size, size), interpolation=cv2.INTER_LINEAR)
+    smooth = cv2.resize(np.clip(clouds, 0, 1), (size, size), interpolation=cv2.INTER_LINEAR)
+    return smooth.astype(np.float32, copy=False)
 
 
 def _noise(rng: Rng, image: Image, part: slice, deviation: float) -> NDArray[np.float32]:

@@ -97,7 +97,9 @@ def distances(box: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Cells from that of the centre, x and y: (batch, 1, side) and (batch, side, 1)."""
     cell = cell_of_centre(box, side)
     axis = torch.arange(side, device=box.device)
-    return axis[None, None, :] - cell[:, 0, None, None], axis[None, :, None] - cell[:, 1, None, None]
+    return axis[None, None, :] - cell[:, 0, None, None], axis[None, :, None] - cell[
+        :, 1, None, None
+    ]
 
 
 def gaussian_targets(box: Tensor, present: Tensor, side: int) -> Tensor:

@@ -44,9 +44,21 @@ _TENSOR_PARTS = {
     ("torch.serialization", "_get_layout"): torch.serialization._get_layout,
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch", "Size"): torch.Size,
-    **{("torch", f"{kind}Storage"): getattr(torch, f"{kind}Storage")
-       for kind in ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char",
-                    "Byte", "Bool")},
+    **{
+        ("torch", f"{kind}Storage"): getattr(torch, f"{kind}Storage")
+        for kind in (
+            "Float",
+            "Half",
+            "BFloat16",
+            "Double",
+            "Long",
+            "Int",
+            "Short",
+            "Char",
+            "Byte",
+            "Bool",
+        )
+    },
 }
 
 
@@ -76,8 +88,16 @@ def read_published(path: Path) -> dict[str, Tensor]:
         content = torch.load(
             path, map_location="cpu", pickle_module=_restricted, weights_only=False
         )
-    except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError,
-            ValueError, KeyError, IndexError) as error:
+    except (
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        KeyError,
+        IndexError,
+    ) as error:
         raise ValueError(f"{path} is no checkpoint that torch can read: {error}") from None
     state = content.get("net") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state:
@@ -96,8 +116,11 @@ def to_network(state: dict[str, Tensor], preset: str | None = None) -> AINet:
     """
     ours = checkpoint.from_published(state)
     if preset is None:
-        sides = {config.search_tokens: name for name, config in PRESETS.items()
-                 if name.startswith("base_")}
+        sides = {
+            config.search_tokens: name
+            for name, config in PRESETS.items()
+            if name.startswith("base_")
+        }
         tokens = ours["backbone.pos_embed_x"].shape[1]
         if tokens not in sides:
             raise ValueError(

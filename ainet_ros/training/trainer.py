@@ -27,8 +27,20 @@ from .data import contact_sheet
 from .losses import Losses, losses
 
 Batch = dict[str, Tensor]
-LOG_COLUMNS = ["step", "samples", "seconds", "lr", "loss", "giou", "l1", "focal", "iou",
-               "validation_iou", "score_present", "score_absent"]
+LOG_COLUMNS = [
+    "step",
+    "samples",
+    "seconds",
+    "lr",
+    "loss",
+    "giou",
+    "l1",
+    "focal",
+    "iou",
+    "validation_iou",
+    "score_present",
+    "score_absent",
+]
 
 
 class Trainer:
@@ -193,8 +205,11 @@ class Trainer:
             peak = output.score_map.flatten(1).amax(dim=1).cpu()
             present = batch["present"]
             result = losses(
-                output, batch["box"].to(self.device), present.to(self.device),
-                self.config.losses, "peak",
+                output,
+                batch["box"].to(self.device),
+                present.to(self.device),
+                self.config.losses,
+                "peak",
             )
             ious += [float(result.iou)] * int(present.sum())
             present_scores += peak[present].tolist()
@@ -207,10 +222,14 @@ class Trainer:
             for name in ("giou", "l1", "focal", "iou")
         }
         validation = self._validate()
-        row = [self.step, self.step * self.config.batch, f"{seconds:.1f}",
-               f"{self.optimizer.param_groups[-1]['lr']:.3g}",
-               f"{mean([float(entry.total) for entry in recent]):.5f}",
-               *(f"{value:.5f}" for value in [*averages.values(), *validation])]
+        row = [
+            self.step,
+            self.step * self.config.batch,
+            f"{seconds:.1f}",
+            f"{self.optimizer.param_groups[-1]['lr']:.3g}",
+            f"{mean([float(entry.total) for entry in recent]):.5f}",
+            *(f"{value:.5f}" for value in [*averages.values(), *validation]),
+        ]
         path = self.output / "log.csv"
         new = not path.exists()
         with path.open("a", newline="") as file:
@@ -232,8 +251,11 @@ class Trainer:
         partial = self.checkpoint_path.with_suffix(".partial")
         torch.save(state, partial)
         os.replace(partial, self.checkpoint_path)
-        weights.save(self.averaged, self.output / "weights.safetensors",
-                     {"preset": self.config.preset, "steps": str(self.step)})
+        weights.save(
+            self.averaged,
+            self.output / "weights.safetensors",
+            {"preset": self.config.preset, "steps": str(self.step)},
+        )
 
     def _resume(self) -> None:
         state = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
@@ -260,8 +282,9 @@ class Trainer:
 
 def normalize(images: Tensor) -> Tensor:
     """uint8 (..., 3, H, W) in RGB order to float32 by ImageNet's mean and deviation."""
-    mean, std = (torch.tensor(v, device=images.device)[:, None, None] * 255
-                 for v in (IMAGE_MEAN, IMAGE_STD))
+    mean, std = (
+        torch.tensor(v, device=images.device)[:, None, None] * 255 for v in (IMAGE_MEAN, IMAGE_STD)
+    )
     return (images.float() - mean) / std
 
 

@@ -63,8 +63,10 @@ def read_vit(path: Path, config: AINetConfig) -> dict[str, Tensor]:
         for name, own_name in _MATRICES.items():
             state[ours + own_name] = source[theirs + name]
         for kind in ("weight", "bias"):
-            parts = [source[f"{theirs}attention.attention.{q}.{kind}"]
-                     for q in ("query", "key", "value")]
+            parts = [
+                source[f"{theirs}attention.attention.{q}.{kind}"]
+                for q in ("query", "key", "value")
+            ]
             state[f"{ours}attn.qkv.{kind}"] = torch.cat(parts)
     return state
 

@@ -229,10 +229,20 @@ def column(rng: np.random.Generator) -> Figure:
             parts.append(Part(_box(x + 0.08, y + 0.55, x + width - 0.08, y + 0.85),
                               _color(rng.uniform(0.3, 1, 3)), 0.42))  # fmt: skip
             for line in range(3):
-                parts.append(Part(_box(x + 0.08, y + 0.12 + 0.12 * line, x + width - 0.12,
-                                       y + 0.17 + 0.12 * line), (0.93, 0.92, 0.88), 0.42))
-    parts.append(Part(np.array([(-0.75, 2.75), (0.75, 2.75), (0.5, 3.05), (0.0, 3.2), (-0.5, 3.05)]),
-                      (0.2, 0.3, 0.27), 0.34))  # fmt: skip
+                parts.append(
+                    Part(
+                        _box(
+                            x + 0.08,
+                            y + 0.12 + 0.12 * line,
+                            x + width - 0.12,
+                            y + 0.17 + 0.12 * line,
+                        ),
+                        (0.93, 0.92, 0.88),
+                        0.42,
+                    )
+                )
+    roof = [(-0.75, 2.75), (0.75, 2.75), (0.5, 3.05), (0.0, 3.2), (-0.5, 3.05)]
+    parts.append(Part(np.array(roof), (0.2, 0.3, 0.27), 0.34))
     return parts
 
 

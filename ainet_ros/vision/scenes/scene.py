@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,7 @@ _REACH = 3.0  # metres that a figure reaches from its foot point, at most
 _AMBIENT = np.array([0.05, 0.06, 0.09], np.float32)
 _LAMP = np.array([1.0, 0.82, 0.55], np.float32)
 
-Image = npt.NDArray[np.uint8]
-Track = npt.NDArray[np.float64]
+Array = npt.NDArray[Any]
 
 
 @dataclass
@@ -55,10 +55,10 @@ class _Actor:
     """
 
     shape: Callable[[float], Figure]
-    x: Track
-    row: Track
-    heading: Track
-    gone: Track
+    x: Array
+    row: Array
+    heading: Array
+    gone: Array
     alive: bool = False
 
 
@@ -109,16 +109,20 @@ class Scene(Source):
         self._target, look = self._plan_target(rng)
         self._views = self._plan_camera(rng)
         lamps = [(float(x), 462.0) for x in range(int(rng.integers(150, 400)), street.WIDTH, 420)]
-        self._actors = [self._target, *self._plan_others(rng, look, lamps)]
-        heads = [(x + street.pixels_per_metre(row), row) for x, row in lamps]
-        self._backdrop = street.paint(rng, heads)
+        self._actors = [
+            self._target,
+            *self._plan_walkers(rng, look),
+            *self._plan_cars(rng),
+            *self._plan_furniture(rng, lamps),
+        ]
+        self._lamp_heads = [(x + street.pixels_per_metre(row), row) for x, row in lamps]
         height, width = size[1], size[0]
         self._grain = rng.standard_normal((height + 64, width + 64, 3)).astype(np.float32)
         self._columns = rng.standard_normal((1, width)).astype(np.float32)
         self._cloth = street.noise(rng, height, width, 12, 3)
         plumes = [street.noise(rng, 480, 700, cell, 5) for cell in (300, 150)]
         self._plumes = [np.hstack([plume, plume[:, ::-1]]) for plume in plumes]  # without a seam
-        self.boxes = np.array([self._box(index) for index in range(frames)])
+        self.boxes: box_files.Boxes = np.array([self._box(index) for index in range(frames)])
 
     def __len__(self) -> int:
         return self._count
@@ -127,12 +131,6 @@ class Scene(Source):
         for index in range(self._count):
             rgb, thermal = self._render(index)
             yield Frame(rgb, thermal, stamp_of(index, self.rate), f"{index:06d}")
-
-    def failing(self, index: int) -> str | None:
-        """The one of night, smoke and crossover that rules in a frame, at half strength at least."""
-        strengths = {name: self._strength(name, index) for name in self._failures}
-        name = max(strengths, key=lambda name: strengths[name], default=None)
-        return name if name and strengths[name] >= 0.5 else None
 
     def write(
         self, folder: str | PathLike[str], on_frame: Callable[[], object] | None = None
@@ -191,26 +189,29 @@ class Scene(Source):
         if "scale" in self.attributes:
             row = 455 + 88 * np.sin(2 * np.pi * (place * rng.uniform(0.9, 1.4) + rng.random()))
         x, heading = np.empty(count), np.empty(count)
-        at, way = rng.uniform(0.35, 0.65) * street.WIDTH, rng.choice([-1.0, 1.0])
         margin = 0.16 * street.WIDTH
+        way = rng.choice([-1.0, 1.0])
+        at = street.WIDTH / 2 - way * (street.WIDTH / 2 - margin)
         for index in range(count):
             turns = fast and rng.random() < 0.6 / self.rate
-            if turns or not margin < at + 40 * way < street.WIDTH - margin:
-                way = -way if turns else np.sign(street.WIDTH / 2 - at)
+            if not margin <= at <= street.WIDTH - margin:
+                way = np.sign(street.WIDTH / 2 - at)
+            elif turns:
+                way = -way
             at += way * pace / self.rate * street.pixels_per_metre(row[index])
             x[index], heading[index] = at, way
         gone = np.arange(count) * pace / self.rate
         swing = 1.35 if fast else 1.0
         return _Actor(_walk(look, swing, rng.random()), x, row, heading, gone, True), look
 
-    def _plan_camera(self, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    def _plan_camera(self, rng: np.random.Generator) -> Array:
         """(frames, 2, 3) affine maps from the backdrop to the image."""
         time = np.arange(self._count) / self.rate
         target = self._target
         body = 1.8 * np.array([street.pixels_per_metre(row) for row in target.row])
         moving = "camera_motion" in self.attributes
 
-        def wander(size: float, *periods: float) -> Track:
+        def wander(size: float, *periods: float) -> Array:
             waves = [np.sin(2 * np.pi * (time / p + rng.random())) for p in periods]
             return size * np.mean(waves, axis=0)
 
@@ -231,64 +232,74 @@ class Scene(Source):
             [np.stack([cos, -sin, dx], axis=1), np.stack([sin, cos, dy], axis=1)], axis=1
         )
 
-    def _plan_others(
-        self, rng: np.random.Generator, look: Look, lamps: list[tuple[float, float]]
-    ) -> list[_Actor]:
-        target, count = self._target, self._count
-        steps = np.arange(count)
-        others = []
-
-        def moving(
-            shape: Callable[[float], Figure], row: float, x: float, at: float, speed: float
-        ) -> _Actor:
-            """At `x` in frame `at`, with a speed in metres a second, to the right or the left."""
-            gone = (steps - at) * speed / self.rate
-            track = x + gone * street.pixels_per_metre(row)
-            heading = np.full(count, np.sign(speed))
-            return _Actor(shape, track, np.full(count, row), heading, np.abs(gone))
-
-        def standing(figure: Figure, row: float, x: float) -> _Actor:
-            return moving(lambda _: figure, row, x, 0, 0.0)
-
-        for share in (0.3, 0.55, 0.85):  # walkers meet the target
-            at = int(share * (count - 1))
+    def _plan_walkers(self, rng: np.random.Generator, look: Look) -> list[_Actor]:
+        target = self._target
+        walkers = []
+        for earliest in (0.1, 0.4, 0.75):  # these meet the target
+            at = int((earliest + rng.uniform(0, 0.2)) * (self._count - 1))
             same = "lookalikes" in self.attributes
             row = target.row[at] + rng.choice([-1, 1]) * rng.uniform(6, 14) if same else 395.0
-            walker = _walk(look.like(rng) if same else Look.random(rng), 1.0, rng.random())
+            shape = _walk(look.like(rng) if same else Look.random(rng), 1.0, rng.random())
             speed = -target.heading[at] * rng.uniform(0.9, 1.5)
-            others.append(moving(walker, row, target.x[at], at, speed))
-        for _ in range(6):
-            way = rng.choice([-1.0, 1.0])
-            walker = _walk(Look.random(rng), 1.0, rng.random())
+            walkers.append(self._moving(shape, row, target.x[at], at, speed))
+        for _ in range(6):  # on the far pavement
+            shape = _walk(Look.random(rng), 1.0, rng.random())
             x, row = rng.uniform(0, street.WIDTH), rng.uniform(304, 316)
-            others.append(moving(walker, row, x, rng.uniform(0, count), way * rng.uniform(0.8, 1.5)))
-        for actor in others:
-            actor.alive = True
+            speed = rng.choice([-1.0, 1.0]) * rng.uniform(0.8, 1.5)
+            walkers.append(self._moving(shape, row, x, rng.uniform(0, self._count), speed))
+        for walker in walkers:
+            walker.alive = True
+        return walkers
 
-        for row, way in ((352.0, -1.0), (392.0, 1.0)):  # traffic
-            paint = figures.paint_color(rng)
-            at = rng.uniform(0.1, 0.9) * (count - 1)
-            speed = way * rng.uniform(4, 7)
-            x = target.x[int(at)]
-            others.append(moving(_drive(paint), row, x, at, speed))
-        for x in np.arange(rng.uniform(0, 300), street.WIDTH, 340):
+    def _plan_cars(self, rng: np.random.Generator) -> list[_Actor]:
+        cars = []
+        for row, way in ((352.0, -1.0), (392.0, 1.0)):
+            at = rng.uniform(0.1, 0.9) * (self._count - 1)
+            shape, speed = _drive(figures.paint_color(rng)), way * rng.uniform(4, 7)
+            cars.append(self._moving(shape, row, self._target.x[int(at)], at, speed))
+        for place in np.arange(rng.uniform(0, 300), street.WIDTH, 340):
             if rng.random() < 0.6:
-                warm = rng.random() < 0.3
-                figure = figures.car(figures.paint_color(rng), 0.0, warm=bool(warm), lit=False)
-                others.append(standing(figure, 328.0, float(x)))
-        for x in np.arange(rng.uniform(100, 300), street.WIDTH, 380):
-            others.append(standing(figures.tree(rng), 317.0, float(x)))
-        others.extend(standing(figures.lamp_post(), row, x) for x, row in lamps)
+                warm = bool(rng.random() < 0.3)
+                figure = figures.car(figures.paint_color(rng), 0.0, warm=warm, lit=False)
+                cars.append(self._standing(figure, 328.0, place))
+        return cars
+
+    def _plan_furniture(
+        self, rng: np.random.Generator, lamps: list[tuple[float, float]]
+    ) -> list[_Actor]:
+        target = self._target
+        things = [
+            self._standing(figures.tree(rng), 317.0, place)
+            for place in np.arange(rng.uniform(100, 300), street.WIDTH, 380)
+        ]
+        things.extend(self._standing(figures.lamp_post(), row, x) for x, row in lamps)
         if "occlusion" in self.attributes:
-            for share, kind in zip((0.11, 0.5, 0.94), rng.permutation(3), strict=True):
-                at = int(share * (count - 1))
+            for share, kind in zip((0.11, 0.53, 0.94), rng.permutation(3), strict=True):
+                at = int(share * (self._count - 1))
                 figure = figures.tree(rng) if kind == 0 else figures.column(rng)
-                others.append(standing(figure, float(target.row[at]) + 16, float(target.x[at])))
-        return others
+                if abs(target.x[at] - target.x[0]) > 130:  # it begins in full view
+                    things.append(self._standing(figure, target.row[at] + 16, target.x[at]))
+        return things
+
+    def _moving(
+        self, shape: Callable[[float], Figure], row: float, x: float, at: float, speed: float
+    ) -> _Actor:
+        """At `x` in frame `at`, with a speed in metres a second, to the right where positive."""
+        gone = (np.arange(self._count) - at) * speed / self.rate
+        track = x + gone * street.pixels_per_metre(row)
+        heading = np.full(self._count, np.sign(speed))
+        return _Actor(shape, track, np.full(self._count, row), heading, np.abs(gone))
+
+    def _standing(self, figure: Figure, row: float, x: float) -> _Actor:
+        return self._moving(lambda _: figure, row, x, 0.0, 0.0)
 
     # How it looks.
 
-    def _foot(self, actor: _Actor, index: int) -> tuple[npt.NDArray[np.float64], float]:
+    @cached_property
+    def _backdrop(self) -> street.Backdrop:
+        return street.paint(np.random.default_rng((self._seed, self._count)), self._lamp_heads)
+
+    def _foot(self, actor: _Actor, index: int) -> tuple[Array, float]:
         """The affine map (2, 3) from the figure's metres to pixels, and pixels per metre."""
         row = actor.row[index]
         scale = street.pixels_per_metre(row)
@@ -297,7 +308,7 @@ class Scene(Source):
         place = np.array([[way * scale, 0.0, actor.x[index]], [0.0, -scale, row], [0.0, 0.0, 1.0]])
         return view @ place, scale * float(np.hypot(*view[:, 0]))
 
-    def _box(self, index: int) -> npt.NDArray[np.float64]:
+    def _box(self, index: int) -> Array:
         affine, _ = self._foot(self._target, index)
         figure = self._target.shape(self._target.gone[index])
         points = _mapped(np.concatenate([part.points for part in figure]), affine)
@@ -306,7 +317,7 @@ class Scene(Source):
         high = np.clip(points.max(0) + 0.5, 0, self._size)
         return np.concatenate([low, high - low])
 
-    def _render(self, index: int) -> tuple[Image, Image]:
+    def _render(self, index: int) -> tuple[Array, Array]:
         night, smoke, crossover = (
             self._strength(name, index) for name in ("night", "smoke", "crossover")
         )
@@ -326,10 +337,11 @@ class Scene(Source):
         grain = self._grain[top : top + height, left : left + width]
         rgb += grain * (0.008 + 0.028 * night)
         heat = cv2.GaussianBlur(heat, (0, 0), 0.8 * max(self._unit, 0.5))
+        heat = 1.25 * heat - 0.12  # the camera's own gain
         heat += 0.012 * grain[..., 1][::-1] + 0.006 * self._columns
         return _bytes(rgb), _bytes(heat)
 
-    def _see(self, picture: Image, index: int) -> Image:
+    def _see(self, picture: Array, index: int) -> Array:
         return cv2.warpAffine(
             picture,
             self._views[index],
@@ -339,7 +351,7 @@ class Scene(Source):
         )
 
     def _draw(
-        self, picture: Image, glow: Image | None, actor: _Actor, index: int, crossover: float
+        self, picture: Array, glow: Array | None, actor: _Actor, index: int, crossover: float
     ) -> None:
         """Paints an actor into the picture (RGB and heat) and over the glow behind it."""
         affine, scale = self._foot(actor, index)
@@ -368,7 +380,7 @@ class Scene(Source):
         # Round bodies are darker, and cooler, towards their edges.
         depth = cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 3)
         edge = 1 - np.minimum(depth / max(0.09 * scale, 1), 1)
-        cloth = self._cloth[: mask.shape[0], : mask.shape[1]]
+        cloth = self._cloth[: bottom - top, : right - left]
         shade = 1 - mask * (1 / 255) * (0.25 * edge + 0.2 * cloth - 0.07)
         shaded = painted * shade[..., None]
         if crossover:
@@ -378,7 +390,7 @@ class Scene(Source):
         if glow is not None and shining is not None:
             glow[area] = shining
 
-    def _shade_ground(self, picture: Image, points: Track, scale: float) -> None:
+    def _shade_ground(self, picture: Array, points: Array, scale: float) -> None:
         """The soft shadow at the feet."""
         middle, foot = (points[:, 0].min() + points[:, 0].max()) / 2, points[:, 1].max()
         half = min((points[:, 0].max() - points[:, 0].min()) / 2 + 0.1 * scale, 2.4 * scale)
@@ -394,7 +406,7 @@ class Scene(Source):
         dark = 0.45 * np.exp(-2.0 * (cols[None] ** 2 + rows[:, None] ** 2))
         area[:] = area * (1 - dark[..., None])
 
-    def _add_smoke(self, rgb: Any, heat: Any, strength: float, index: int) -> None:
+    def _add_smoke(self, rgb: Array, heat: Array, strength: float, index: int) -> None:
         """Mixes in two layers of drifting noise, in place. Thermal radiation passes it."""
         height, width = heat.shape
         density = np.zeros((height, width), np.float32)
@@ -402,12 +414,12 @@ class Scene(Source):
             at = int(index * drift * 10 / self.rate)
             piece = np.roll(plume, -at, axis=1)[:, :_BASE_WIDTH]
             density += cv2.resize(piece, (width, height)) / 2
-        veil = np.clip(strength * 1.55 * (0.42 + density) - 0.12, 0, 0.97)[..., None]
+        veil = np.clip(strength * (0.88 + 1.5 * (density - 0.5)), 0, 0.97)[..., None]
         color = (0.6 + 0.3 * (density - 0.5))[..., None] * np.array([1.0, 0.99, 0.97], np.float32)
         rgb += veil * (color - rgb)
         heat += 0.08 * veil[..., 0] * (0.35 - heat)
 
-    def _darken(self, rgb: Any, glow: Image, strength: float, index: int) -> None:
+    def _darken(self, rgb: Array, glow: Array, strength: float, index: int) -> None:
         """Turns day into night, in place."""
         light = self._see(self._backdrop.light, index).astype(np.float32) / 255
         gain = _AMBIENT + 0.5 * light[..., None] * _LAMP
@@ -420,7 +432,7 @@ class Scene(Source):
         rgb += strength * (0.7 * shine + 0.9 * bloom)
 
 
-def _mapped(points: Track, affine: Track) -> Track:
+def _mapped(points: Array, affine: Array) -> Array:
     return points @ affine[:, :2].T + affine[:, 2]
 
 
@@ -433,7 +445,7 @@ def _drive(paint: figures.Color) -> Callable[[float], Figure]:
     return lambda gone: figures.car(paint, gone / 0.33)
 
 
-def _smooth(values: Track, weight: float) -> Track:
+def _smooth(values: Array, weight: float) -> Array:
     smooth = np.empty_like(values)
     state = values[0]
     for index, value in enumerate(values):
@@ -442,5 +454,5 @@ def _smooth(values: Track, weight: float) -> Track:
     return smooth
 
 
-def _bytes(image: npt.NDArray[np.float32]) -> Image:
+def _bytes(image: Array) -> Array:
     return cv2.convertScaleAbs(np.maximum(image, 0), alpha=255)

@@ -186,7 +186,7 @@ def _ground(rng: np.random.Generator, rgb: Field, heat: Field) -> None:
     scale, depth, across = 24, 26, 90
     plan = np.zeros((depth * scale, across * scale, 3), np.float32)
     warm = np.zeros(plan.shape[:2], np.float32)
-    stone = 0.5 + 0.16 * noise(rng, *warm.shape, 40, 5)
+    stone = 0.5 + 0.16 * noise(rng, depth * scale, across * scale, 40, 5)
     plan[:] = stone[..., None] * np.array([1.0, 0.97, 0.92])
     warm[:] = 0.36 + 0.05 * stone
     joint = scale  # slabs of a metre
@@ -205,11 +205,6 @@ def _ground(rng: np.random.Generator, rgb: Field, heat: Field) -> None:
     crossing = int(rng.integers(20, 60)) * scale
     for bar in range(near + 12, far - 12, scale):
         plan[bar : bar + scale // 2, crossing : crossing + 4 * scale] = 0.82
-    for _ in range(14):  # patches of new tar
-        x, y = int(rng.integers(warm.shape[1])), int(rng.integers(near, far))
-        axes = (int(rng.integers(6, 16)), int(rng.integers(6, 10)))
-        cv2.ellipse(warm, (x, y), axes, 0, 0, 360, 0.38, -1)
-        cv2.ellipse(plan, (x, y), axes, 0, 0, 360, (0.19, 0.19, 0.2), -1)
     rows = np.arange(FACADES, HEIGHT, dtype=np.float32)[:, None]
     cols = np.arange(WIDTH, dtype=np.float32)[None]
     per_metre = (rows - HORIZON) / CAMERA_HEIGHT

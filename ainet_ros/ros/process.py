@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The beginning and the end of a node's process."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+import rclpy
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.exceptions import NotInitializedException
+from rclpy.executors import ExternalShutdownException
+
+
+@contextlib.contextmanager
+def ros(args: list[str] | None) -> Iterator[None]:
+    """ROS from its start to its end; Ctrl-C and SIGTERM end the block without an error."""
+    rclpy.init(args=args)
+    try:
+        yield
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (RCLError, NotInitializedException):
+        if rclpy.ok():  # else: a signal came while something was created or published
+            raise
+    finally:
+        ignore_interrupts()
+        rclpy.try_shutdown()
+        ignore_interrupts()  # the shutdown has put the former handler back
+
+
+def ignore_interrupts() -> None:
+    """From here on the process ends by itself.
+
+    Ctrl-C reaches a launched node twice, from the terminal and from launch; the second would fall
+    into the clean-up.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

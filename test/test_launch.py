@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Launch files and RViz's configuration; with the real launch where it is installed."""
+
+import ast
+import importlib.util
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.py"))
+
+needs_launch = pytest.mark.skipif(
+    importlib.util.find_spec("rclpy") is None
+    or importlib.util.find_spec("launch_ros") is None
+    or shutil.which("ros2") is None,
+    reason="needs the launch, launch_ros and ros2cli of a ROS 2 distribution",
+)
+
+
+@pytest.mark.parametrize("file", LAUNCH_FILES, ids=lambda file: file.name)
+def test_every_argument_is_described(file):
+    calls = [
+        node
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "DeclareLaunchArgument"
+    ]
+    assert calls
+    for call in calls:
+        assert {"default_value", "description"} <= {keyword.arg for keyword in call.keywords}
+
+
+def test_rviz_shows_the_overlay():
+    config = yaml.safe_load((ROOT / "config" / "ainet.rviz").read_text(encoding="utf-8"))
+    (display,) = config["Visualization Manager"]["Displays"]
+    assert display["Class"] == "rviz_default_plugins/Image"
+    assert display["Topic"]["Value"] == "/ainet/overlay"
+    assert display["Topic"]["Reliability Policy"] == "Reliable"
+
+
+@pytest.fixture
+def ros(tmp_path):
+    import ros_nodes
+
+    with ros_nodes.client(tmp_path) as client:
+        yield client
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    import ros_nodes
+
+    return ros_nodes.save_tiny_weights(tmp_path / "tiny.safetensors")
+
+
+def launch(*arguments):
+    return ["ros2", "launch", "ainet_ros", *arguments]
+
+
+@needs_launch
+def test_arguments_are_shown():
+    done = subprocess.run(
+        launch("tracker.launch.py", "--show-args"), capture_output=True, text=True, check=True
+    )
+    for name in ("params_file", "weights", "device", "rgb", "thermal", "use_sim_time", "rviz"):
+        assert f"'{name}'" in done.stdout
+
+
+@needs_launch
+def test_a_wrong_choice_is_refused():
+    done = subprocess.run(
+        launch("tracker.launch.py", "rviz:=perhaps"), capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "perhaps" in done.stdout + done.stderr
+
+
+@needs_launch
+def test_tracker_is_launched_with_remaps_namespace_and_parameters(ros, tiny, tmp_path):
+    import ros_nodes
+
+    from ainet_ros.msg import Track
+
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text("/**:\n  ros__parameters:\n    slop: 0.123\n")
+    heard = []
+    ros.node.create_subscription(Track, "/robot/ainet/track", heard.append, 10)
+    process = ros.run(
+        launch(
+            "tracker.launch.py",
+            f"weights:={tiny}",
+            f"params_file:={parameters}",
+            "rgb:=/rgb/image_raw",
+            "thermal:=/thermal/image_raw",
+            "namespace:=robot",
+            "device:=cpu",
+        )
+    )
+    process.wait_for_log("ready:")
+    ros.spin_until(lambda: ros.hears(ros.rgb) and ros.hears(ros.thermal), "discovery")
+    header = ros.publish(*ros_nodes.moving_scene(1)[0][0])
+    ros.spin_until(lambda: heard, "answer")
+    assert heard[0].header == header
+    assert ros.get_parameter("/robot/ainet", "slop") == 0.123
+    assert ros.get_parameter("/robot/ainet", "weights") == tiny
+    process.send(signal.SIGINT)
+    assert process.wait() == 0
+    assert "process has finished cleanly" in process.text()
+
+
+@needs_launch
+def test_demo_is_launched_and_starts_its_target(ros, tiny, tmp_path):
+    from ainet_ros.msg import Track
+    from ainet_ros.vision.scenes import Scene
+
+    Scene(3, frames=8, size=(320, 240)).write(tmp_path / "scene")
+    process = ros.run(
+        launch("demo.launch.py", f"source:={tmp_path / 'scene'}", f"weights:={tiny}")
+    )
+    process.wait_for_log("ready:")
+
+    def targets():
+        return {track.target_id for track in ros.tracks if track.state != Track.NO_TARGET}
+
+    ros.spin_until(lambda: len(targets()) > 1, "second start, as the recording begins again")
+    process.send(signal.SIGINT)
+    assert process.wait() == 0
+    assert "Traceback" not in process.text()

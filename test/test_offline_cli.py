@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ainet scenes`, `evaluate` and `track` on recordings made here, with a small real network."""
+
+import json
+import os
+
+import cv2
+import numpy as np
+import pytest
+from networks import tiny
+
+from ainet_ros.cli import main
+from ainet_ros.evaluation import metrics, one_pass
+from ainet_ros.tracker import State, Tracker, weights
+from ainet_ros.vision import boxes as box_files
+from ainet_ros.vision.registration import Calibration, Registration
+from ainet_ros.vision.scenes import Scene
+from ainet_ros.vision.sources import open_source
+
+COUNT = 6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of two sequences and of one folder that is none; weights beside it."""
+    root = tmp_path_factory.mktemp("set")
+    for seed in (0, 1):
+        scene = Scene(seed, frames=COUNT, size=(160, 120))
+        scene.write(root / "sequences" / scene.name)
+    (root / "sequences" / "notes").mkdir()
+    weights.save(tiny(), root / "tiny.safetensors")
+    return root / "sequences"
+
+
+def options(folder):
+    return ["--weights", str(folder.parent / "tiny.safetensors")]
+
+
+class TestOnePass:
+    @pytest.fixture
+    def tracker(self):
+        return Tracker(tiny())
+
+    def test_starts_from_the_given_box(self, folder, tracker):
+        source = open_source(folder / "scene_0")
+        start = one_pass.true_boxes(source)[0].tolist()
+        steps = []
+        result = one_pass.run(tracker, source, start, on_step=steps.append)
+        assert result.boxes.shape == (COUNT, 4)
+        assert result.boxes[0].tolist() == start
+        assert np.isnan(result.scores[0])
+        assert ((result.scores[1:] >= 0) & (result.scores[1:] <= 1)).all()
+        assert result.fps > 0
+        assert [step.frame.name for step in steps] == [frame.name for frame in source]
+        assert [list(step.track.box) for step in steps] == result.boxes.tolist()
+
+    def test_equals_the_tracker_by_hand(self, folder, tracker):
+        source = open_source(folder / "scene_0")
+        result = one_pass.run(tracker, source, source.boxes[0].tolist())
+        other = Tracker(tiny())
+        frames = list(source)
+        other.init(frames[0].rgb, frames[0].thermal, source.boxes[0].tolist())
+        by_hand = [other.track(frame.rgb, frame.thermal).box for frame in frames[1:]]
+        assert result.boxes[1:].tolist() == [list(box) for box in by_hand]
+
+    def test_streams(self, folder, tracker):
+        source = open_source(folder / "scene_0")
+        given = []
+
+        class Spy(Tracker):
+            def track(self, rgb, thermal):
+                given.append((rgb, thermal))
+                return super().track(rgb, thermal)
+
+        for stream in one_pass.STREAMS:
+            one_pass.run(Spy(tiny()), source, source.boxes[0].tolist(), stream=stream)
+        both, rgb, thermal = (given[index : index + COUNT - 1] for index in (0, 5, 10))
+        frames = list(source)[1:]
+        for frame, (first, second) in zip(frames, both, strict=True):
+            assert np.array_equal(first, frame.rgb)
+            assert np.array_equal(second, frame.thermal)
+        for frame, (first, second) in zip(frames, rgb, strict=True):
+            assert np.array_equal(first, frame.rgb)
+            assert np.array_equal(second, frame.rgb)
+        for frame, (first, second) in zip(frames, thermal, strict=True):
+            assert np.array_equal(first, second)
+            assert np.array_equal(first[..., 1], frame.thermal)
+        with pytest.raises(ValueError, match="stream 'depth'"):
+            one_pass.run(tracker, source, source.boxes[0].tolist(), stream="depth")
+
+    def test_thermal_of_another_size_and_depth(self, tmp_path, tracker):
+        scene = Scene(0, frames=3, size=(160, 120))
+        scene.write(tmp_path)
+        for file in (tmp_path / "infrared").iterdir():
+            small = cv2.resize(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE), (80, 60))
+            file.unlink()
+            assert cv2.imwrite(str(file.with_suffix(".png")), small.astype(np.uint16) * 50)
+        source = open_source(tmp_path)
+        steps = []
+        one_pass.run(tracker, source, scene.boxes[0].tolist(), on_step=steps.append)
+        for step, frame in zip(steps, scene, strict=True):
+            assert step.thermal.shape == (120, 160)
+            assert step.thermal.dtype == np.uint8
+            assert np.corrcoef(step.thermal.ravel(), frame.thermal.ravel())[0, 1] > 0.9
+        with pytest.raises(ValueError, match="registration"):
+            one_pass.run(
+                tracker, source, scene.boxes[0].tolist(), registration=Registration("none")
+            )
+
+    def test_sequences_of_a_folder(self, folder, tmp_path):
+        found, others = one_pass.find_sequences(folder)
+        assert [path.name for path in found] == ["scene_0", "scene_1"]
+        assert [path.name for path in others] == ["notes"]
+        assert one_pass.find_sequences(found[0]) == ([found[0]], [])
+        with pytest.raises(ValueError, match="no sequence"):
+            one_pass.find_sequences(tmp_path)
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            one_pass.find_sequences(tmp_path / "nowhere")
+
+    @pytest.mark.parametrize("text", ["0,0,0,0\n1,2,3,4\n", "1,2,3,4\n", None])
+    def test_truth_that_nothing_can_be_scored_by(self, tmp_path, text):
+        scene = Scene(0, frames=3, size=(160, 120))
+        scene.write(tmp_path / "clip")
+        for file in (tmp_path / "clip").glob("*.txt"):
+            file.unlink()
+        if text:
+            (tmp_path / "clip" / "init.txt").write_text(text)
+        with pytest.raises(ValueError, match="clip: true boxes of the first frame"):
+            one_pass.true_boxes(open_source(tmp_path / "clip"))
+
+
+class TestEvaluate:
+    def test_json(self, folder, tmp_path, capsys):
+        results = tmp_path / "results"
+        arguments = ["evaluate", str(folder), "--json", "--results", str(results)]
+        assert main([*arguments, *options(folder)]) == 0
+        printed = capsys.readouterr()
+        assert "skipped" in printed.err
+        assert "notes" in printed.err
+        report = json.loads(printed.out)  # and nothing else on stdout
+        assert list(report["sequences"]) == ["scene_0", "scene_1"]
+        for name, row in report["sequences"].items():
+            truth = open_source(folder / name).boxes
+            score = metrics.score(box_files.read(results / f"{name}.txt"), truth)
+            assert row["frames"] == COUNT
+            assert row["auc"] == score.auc
+            assert row["precision"] == score.precision
+            assert row["normalized_precision"] == score.normalized_precision
+            assert row["fps"] > 0
+        for key in ("auc", "precision", "normalized_precision"):
+            values = [row[key] for row in report["sequences"].values()]
+            assert report["mean"][key] == pytest.approx(sum(values) / 2)
+
+    def test_table_of_one_sequence(self, folder, capsys):
+        arguments = ["evaluate", str(folder / "scene_1"), "--stream", "thermal"]
+        assert main([*arguments, *options(folder)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == ["sequence", "scene_1", "mean"]
+        assert lines[1].split()[1:5] == lines[2].split()[1:5]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["{folder}/notes"], "no sequence"),
+            (["{folder}/nowhere"], "nowhere"),
+            (["{folder}", "--weights", "{folder}/none.safetensors"], "none.safetensors"),
+            (["{folder}", "--device", "gpu9"], "device gpu9"),
+        ],
+    )
+    def test_bad_input(self, folder, capsys, arguments, message):
+        filled = [argument.format(folder=folder) for argument in arguments]
+        if "--weights" not in filled:
+            filled += options(folder)
+        assert main(["evaluate", *filled]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert "error: " in printed.err
+        assert message in printed.err
+
+
+class TestTrack:
+    def test_sequence_with_truth(self, folder, tmp_path, capsys):
+        output = tmp_path / "out"
+        arguments = ["track", str(folder / "scene_0"), "--output", str(output)]
+        assert main([*arguments, *options(folder)]) == 0
+        boxes = box_files.read(output / "boxes.txt")
+        truth = open_source(folder / "scene_0").boxes
+        assert boxes.shape == (COUNT, 4)
+        assert boxes[0] == pytest.approx(truth[0], abs=1e-3)
+        scores = np.loadtxt(output / "scores.txt")
+        assert np.isnan(scores[0])
+        assert ((scores[1:] > 0) & (scores[1:] < 1)).all()
+        video = cv2.VideoCapture(str(output / "track.mp4"))
+        assert video.get(cv2.CAP_PROP_FRAME_COUNT) == COUNT
+        assert video.get(cv2.CAP_PROP_FRAME_WIDTH) == 160
+        assert cv2.imread(str(output / "score.png")).std() > 5
+        printed = capsys.readouterr().out
+        assert f"{COUNT} frames" in printed
+        assert f"success (AUC) {metrics.score(boxes, truth).auc:.3f}" in printed
+
+    def test_same_boxes_as_evaluate(self, folder, tmp_path):
+        assert main(["evaluate", str(folder / "scene_0"), "--results", str(tmp_path),
+                     *options(folder)]) == 0  # fmt: skip
+        assert main(["track", str(folder / "scene_0"), "--output", str(tmp_path / "out"),
+                     *options(folder)]) == 0  # fmt: skip
+        evaluated = (tmp_path / "scene_0.txt").read_text()
+        assert (tmp_path / "out" / "boxes.txt").read_text() == evaluated
+
+    def test_video_with_a_box_and_a_calibration(self, tmp_path, folder, capsys):
+        scene = Scene(0, frames=3, size=(160, 120))
+        for name in ("visible", "infrared"):
+            file = str(tmp_path / f"{name}.mp4")
+            video = cv2.VideoWriter(file, cv2.VideoWriter.fourcc(*"mp4v"), 10, (160, 120))
+            for frame in scene:
+                image = frame.rgb if name == "visible" else np.stack([frame.thermal] * 3, axis=2)
+                video.write(np.ascontiguousarray(image[..., ::-1]))
+            video.release()
+        Calibration(np.eye(3), (160, 120), (160, 120)).save(tmp_path / "calibration.yaml")
+        command = ["track", str(tmp_path), "--output", str(tmp_path / "out"), *options(folder)]
+        assert main(command) == 2
+        assert "give --box" in capsys.readouterr().err
+        box = ",".join(f"{value:.1f}" for value in scene.boxes[0])
+        calibration = ["--calibration", str(tmp_path / "calibration.yaml")]
+        assert main([*command, "--box", box, *calibration]) == 0
+        assert len(box_files.read(tmp_path / "out" / "boxes.txt")) == 3
+        assert "AUC" not in capsys.readouterr().out
+
+    @pytest.mark.parametrize("box", ["1,2,3", "1,2,x,4", "1,2,0,4", "nan,1,2,3"])
+    def test_bad_boxes(self, folder, capsys, box):
+        with pytest.raises(SystemExit) as stopped:
+            main(["track", str(folder / "scene_0"), "--box", box])
+        assert stopped.value.code == 2
+        assert box in capsys.readouterr().err
+
+    def test_box_outside_the_image(self, folder, tmp_path, capsys):
+        command = ["track", str(folder / "scene_0"), "--output", str(tmp_path)]
+        assert main([*command, "--box", "900,900,20,20", *options(folder)]) == 2
+        assert "outside" in capsys.readouterr().err
+
+    def test_output_that_cannot_be_written(self, folder, tmp_path, capsys):
+        (tmp_path / "file").touch()
+        command = ["track", str(folder / "scene_0"), "--output", str(tmp_path / "file" / "out")]
+        assert main([*command, *options(folder)]) == 2
+        assert str(tmp_path / "file") in capsys.readouterr().err
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+    def test_full_disk(self, folder, tmp_path, capsys):
+        (tmp_path / "boxes.txt").symlink_to("/dev/full")
+        command = ["track", str(folder / "scene_0"), "--output", str(tmp_path)]
+        assert main([*command, *options(folder)]) == 2
+        assert "No space left" in capsys.readouterr().err
+
+    def test_lost_frames_are_counted(self, folder, tmp_path, capsys, monkeypatch):
+        track = Tracker.track
+
+        def unsure(self, rgb, thermal):
+            self.set_thresholds(1.0, 1.0)
+            return track(self, rgb, thermal)
+
+        monkeypatch.setattr(Tracker, "track", unsure)
+        command = ["track", str(folder / "scene_0"), "--output", str(tmp_path)]
+        assert main([*command, *options(folder)]) == 0
+        assert f"{COUNT - 1} {State.LOST.value}" in capsys.readouterr().out
+
+
+class TestScenes:
+    def test_writes_a_sequence(self, tmp_path, capsys):
+        arguments = ["scenes", str(tmp_path / "clip"), "--seed", "5", "--frames", "2"]
+        assert main([*arguments, "--attributes", "night,speed"]) == 0
+        source = open_source(tmp_path / "clip")
+        scene = Scene(5, frames=2, attributes=("night", "speed"))
+        assert source.boxes == pytest.approx(scene.boxes, abs=1e-3)
+        assert "2 frames" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("extra", "message"),
+        [(["--attributes", "fog"], "no scene attribute fog"), (["--frames", "0"], "0 frames")],
+    )
+    def test_bad_arguments(self, tmp_path, capsys, extra, message):
+        assert main(["scenes", str(tmp_path / "clip"), *extra]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "clip").exists()
+
+    def test_folder_that_is_taken(self, tmp_path, capsys):
+        (tmp_path / "visible").mkdir()
+        assert main(["scenes", str(tmp_path), "--frames", "2"]) == 2
+        assert "visible" in capsys.readouterr().err
+
+
+def test_real_sequence(shared, folder, capsys):
+    sequence = shared / "data" / "rgbt_eval" / "runner_small"
+    assert main(["evaluate", str(sequence), "--json", *options(folder)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["sequences"]["runner_small"]["frames"] == 46
+    assert 0 < report["mean"]["auc"] < 1

@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pixels of messages, tone mapping, registration, drawing, video and chart files."""
+
+import cv2
+import numpy as np
+import pytest
+
+from ainet_ros.tracker import State, Timing, Track
+from ainet_ros.vision import boxes, charts, encoding, overlay
+from ainet_ros.vision.registration import Calibration, Registration
+from ainet_ros.vision.thermal import ToneMap
+from ainet_ros.vision.video import VideoWriter
+
+RNG = np.random.default_rng(0)
+COLOR = RNG.integers(0, 256, (5, 7, 3), np.uint8)
+GREY = COLOR[..., 0]
+COUNTS = RNG.integers(0, 1 << 16, (5, 7), np.uint16)
+
+IMAGES = {
+    "mono8": GREY,
+    "8UC1": GREY,
+    "mono16": COUNTS,
+    "16UC1": COUNTS,
+    "rgb8": COLOR,
+    "bgr8": COLOR,
+    "rgba8": COLOR,
+    "bgra8": COLOR,
+    "8UC3": COLOR,
+}
+
+
+class TestEncoding:
+    def test_all_encodings_are_covered(self):
+        assert set(IMAGES) == set(encoding.ENCODINGS)
+
+    @pytest.mark.parametrize("name", IMAGES)
+    def test_round_trip(self, name):
+        data, step = encoding.encode(IMAGES[name], name)
+        image = encoding.decode(data, 5, 7, name, step, False)
+        assert image.dtype == IMAGES[name].dtype
+        assert np.array_equal(image, IMAGES[name])
+
+    def test_channel_order_in_the_bytes(self):
+        pixel = np.array([[[1, 2, 3]]], np.uint8)
+        assert encoding.encode(pixel, "rgb8")[0] == bytes([1, 2, 3])
+        assert encoding.encode(pixel, "bgr8")[0] == bytes([3, 2, 1])
+        assert encoding.encode(pixel, "bgra8")[0] == bytes([3, 2, 1, 255])
+
+    @pytest.mark.parametrize("name", IMAGES)
+    def test_padded_rows(self, name):
+        data, step = encoding.encode(IMAGES[name], name)
+        rows = np.frombuffer(data, np.uint8).reshape(5, step)
+        padded = np.pad(rows, ((0, 0), (0, 3)), constant_values=99)
+        whole = padded.tobytes()
+        for given in (whole, whole[:-3]):  # some cameras leave out the last padding
+            image = encoding.decode(given, 5, 7, name, step + 3, False)
+            assert np.array_equal(image, IMAGES[name])
+
+    def test_big_endian(self):
+        image = encoding.decode(COUNTS.astype(">u2").tobytes(), 5, 7, "mono16", 14, True)
+        assert image.dtype == np.uint16
+        assert np.array_equal(image, COUNTS)
+
+    def test_decoding_does_not_copy(self):
+        data = bytearray(encoding.encode(COLOR, "bgr8")[0])
+        image = encoding.decode(data, 5, 7, "bgr8", 21, False)
+        data[0] ^= 0xFF
+        assert image[0, 0, 2] == data[0]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((b"", 1, 1, "yuv422", 2, False), "yuv422.*convert it to one of"),
+            ((b"\0" * 20, 5, 7, "mono8", 7, False), "20 bytes.*needs 35"),
+            ((b"\0" * 99, 5, 7, "rgb8", 7, False), "step 7 is less"),
+            ((b"", 0, 7, "mono8", 7, False), "empty"),
+        ],
+    )
+    def test_bad_messages_are_named(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            encoding.decode(*arguments)
+
+    @pytest.mark.parametrize(
+        ("image", "name"), [(COUNTS, "mono8"), (GREY, "rgb8"), (COLOR, "mono8"), (GREY, "jpeg")]
+    )
+    def test_what_does_not_fit_is_not_encoded(self, image, name):
+        with pytest.raises(ValueError, match=name):
+            encoding.encode(image, name)
+
+    def test_compressed(self):
+        for image in (COLOR, GREY, COUNTS):
+            stored = image[..., ::-1] if image.ndim == 3 else image
+            data = cv2.imencode(".png", stored)[1].tobytes()
+            assert np.array_equal(encoding.decode_compressed(data), image)
+        for data in (b"", b"no image"):
+            with pytest.raises(ValueError, match="cannot be decoded"):
+                encoding.decode_compressed(data)
+
+    def test_to_rgb(self):
+        assert np.array_equal(encoding.to_rgb(GREY), np.stack([GREY] * 3, axis=2))
+        assert encoding.to_rgb(COLOR) is COLOR
+        with pytest.raises(ValueError, match="exchanged"):
+            encoding.to_rgb(COUNTS)
+
+
+class TestToneMap:
+    def ramp(self, low, high):
+        return np.linspace(low, high, 10_000).astype(np.uint16).reshape(100, 100)
+
+    def test_8_bit_passes(self):
+        assert ToneMap()(GREY) is GREY
+
+    def test_first_image_spans_its_own_percentiles(self):
+        image = self.ramp(20_000, 21_000)
+        mapped = ToneMap(percentiles=(1, 99))(image)
+        assert mapped.dtype == np.uint8
+        low, high = np.percentile(image, (1, 99))
+        expected = np.clip((image - low) * 255 / (high - low), 0, 255)
+        assert np.abs(mapped - expected).max() <= 1
+
+    def test_a_small_hot_object_does_not_change_the_rest(self):
+        calm = self.ramp(20_000, 21_000)
+        hot = calm.copy()
+        hot[:5, :10] = 60_000  # 0.5 % of the image
+        percentile, minmax = ToneMap(), ToneMap("minmax")
+        calm_tones = [tone(calm)[90, 90].astype(int) for tone in (percentile, minmax)]
+        hot_tones = [tone(hot)[90, 90].astype(int) for tone in (percentile, minmax)]
+        assert abs(calm_tones[0] - hot_tones[0]) <= 1
+        assert calm_tones[1] - hot_tones[1] > 150
+
+    def test_a_large_one_changes_it_bit_by_bit(self):
+        calm = self.ramp(20_000, 21_000)
+        hot = calm.copy()
+        hot[:20] = 24_000
+        tone = ToneMap(smoothing=0.9)
+        values = [int(tone(image)[90, 90]) for image in [calm] + [hot] * 60]
+        steps = -np.diff(values)
+        sudden = values[0] - int(ToneMap()(hot)[90, 90])
+        assert steps.max() < 0.4 * sudden
+        assert steps.min() >= 0
+        assert abs(steps.sum() - sudden) <= 2
+
+    def test_limits_settle_and_reset_forgets_them(self):
+        tone, image = ToneMap(), self.ramp(20_000, 21_000)
+        first = tone(image)
+        changed = tone(self.ramp(30_000, 32_000))
+        assert changed.min() > first.min()
+        for _ in range(80):
+            settled = tone(image)
+        assert np.abs(settled.astype(int) - first).max() <= 1
+        tone(self.ramp(30_000, 32_000))
+        tone.reset()
+        assert np.array_equal(tone(image), first)
+
+    def test_fixed_and_minmax(self):
+        image = np.array([[100, 200, 300]], np.uint16)
+        assert ToneMap("fixed", limits=(100, 200))(image).tolist() == [[0, 255, 255]]
+        assert ToneMap("minmax")(image).tolist() == [[0, 128, 255]]
+
+    @pytest.mark.parametrize("mode", ["percentile", "minmax"])
+    def test_constant_image(self, mode):
+        mapped = ToneMap(mode)(np.full((4, 4), 65_535, np.uint16))
+        assert mapped.tolist() == [[0] * 4] * 4
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"mode": "auto"},
+            {"percentiles": (99, 1)},
+            {"smoothing": 1.0},
+            {"mode": "fixed"},
+            {"mode": "fixed", "limits": (5, 5)},
+        ],
+    )
+    def test_bad_arguments(self, arguments):
+        with pytest.raises(ValueError, match=r"mode|percentiles|smoothing"):
+            ToneMap(**arguments)
+
+    @pytest.mark.parametrize(
+        "image", [np.zeros((2, 2), np.float32), np.zeros((2, 2, 3), np.uint16)]
+    )
+    def test_bad_images(self, image):
+        with pytest.raises(ValueError, match="cannot be mapped"):
+            ToneMap()(image)
+
+
+class TestRegistration:
+    calibration = Calibration(
+        np.array([[2.0, 0, 4], [0, 2.0, 6], [0, 0, 1]]), rgb_size=(40, 30), thermal_size=(16, 12)
+    )
+
+    def test_equal_sizes_need_nothing(self):
+        assert Registration("none").warp(GREY, (7, 5)) is GREY
+        assert Registration("resize").warp(GREY, (7, 5)) is GREY
+
+    @pytest.mark.parametrize("size", [(14, 10), (4, 3)])
+    def test_resize(self, size):
+        for image in (GREY, COUNTS, COLOR):
+            warped = Registration().warp(image, size)
+            assert warped.shape[:2] == size[::-1]
+            assert warped.dtype == image.dtype
+            assert abs(float(warped.mean()) - image.mean()) < 0.2 * image.mean()
+
+    def test_homography(self):
+        thermal = np.zeros((12, 16), np.uint8)
+        thermal[3, 5] = 200
+        warped = Registration("homography", self.calibration).warp(thermal, (40, 30))
+        assert warped.shape == (30, 40)
+        assert np.unravel_index(warped.argmax(), warped.shape) == (12, 14)
+
+    def test_calibration_file_round_trip(self, tmp_path):
+        file = tmp_path / "calibration.yaml"
+        self.calibration.save(file)
+        loaded = Calibration.load(file)
+        assert np.array_equal(loaded.homography, self.calibration.homography)
+        assert (loaded.rgb_size, loaded.thermal_size) == ((40, 30), (16, 12))
+        thermal = RNG.integers(0, 256, (12, 16), np.uint8)
+        direct = Registration("homography", self.calibration).warp(thermal, (40, 30))
+        assert np.array_equal(Registration("homography", file).warp(thermal, (40, 30)), direct)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("[", "not a YAML file"),
+            ("rgb_size: [4, 3]", "lacks homography, thermal_size"),
+            ("- 3", "lacks"),
+            ("{rgb_size: [4], thermal_size: [4, 3], homography: [[1,0,0],[0,1,0],[0,0,1]]}",
+             "rgb_size must be"),
+            ("{rgb_size: [4, 3], thermal_size: [4, 0], homography: [[1,0,0],[0,1,0],[0,0,1]]}",
+             "thermal_size must be"),
+            ("{rgb_size: [4, 3], thermal_size: [4, 3], homography: [[1,0],[0,1]]}", "3 rows of 3"),
+            ("{rgb_size: [4, 3], thermal_size: [4, 3], homography: [[1,0,0],[2],[0,0,1]]}",
+             "3 rows of 3"),
+            ("{rgb_size: [4, 3], thermal_size: [4, 3], homography: [[1,0,0],[1,0,0],[0,0,1]]}",
+             "singular"),
+            ("{rgb_size: [4, 3], thermal_size: [4, 3], homography: [[.nan,0,0],[1,0,0],[0,0,1]]}",
+             "finite"),
+        ],
+    )  # fmt: skip
+    def test_bad_calibration_files(self, tmp_path, text, message):
+        file = tmp_path / "bad.yaml"
+        file.write_text(text)
+        with pytest.raises(ValueError, match=f"bad.yaml: .*{message}"):
+            Calibration.load(file)
+
+    def test_missing_calibration_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"none\.yaml"):
+            Registration("homography", tmp_path / "none.yaml")
+
+    def test_bad_use(self):
+        with pytest.raises(ValueError, match="homography"):
+            Registration("none").warp(GREY, (14, 10))
+        with pytest.raises(ValueError, match=r"7x5 and RGB 40x30.*made for 16x12"):
+            Registration("homography", self.calibration).warp(GREY, (40, 30))
+        with pytest.raises(ValueError, match="needs a calibration"):
+            Registration("homography")
+        with pytest.raises(ValueError, match="uses no calibration"):
+            Registration("resize", self.calibration)
+        with pytest.raises(ValueError, match="affine"):
+            Registration("affine")
+
+
+def track(box, score=0.8, state=State.TRACKING):
+    return Track(box, score, state, Timing(0, 0, 0))
+
+
+class TestOverlay:
+    rgb = np.full((480, 640, 3), 90, np.uint8)
+    thermal = np.full((480, 640), 40, np.uint8)
+
+    def test_source_is_not_changed(self):
+        before = self.rgb.copy()
+        picture = overlay.draw(self.rgb, track((200, 150, 80, 120)), self.thermal, note="x")
+        assert picture.shape == self.rgb.shape
+        assert picture.dtype == np.uint8
+        assert np.array_equal(self.rgb, before)
+        assert not np.array_equal(picture, before)
+
+    def test_views_in_any_order_are_drawn_on(self):
+        bgr = np.full((480, 640, 3), 90, np.uint8)
+        picture = overlay.draw(bgr[..., ::-1], track((200, 150, 80, 120)))
+        assert (bgr == 90).all()
+        assert (picture != 90).any()
+
+    @pytest.mark.parametrize("state", State)
+    def test_box_is_drawn_in_its_place_in_the_state_s_color(self, state):
+        picture = overlay.draw(self.rgb, track((200, 150, 80, 120), state=state))
+        color = overlay.COLORS[state.name]
+        for x, y in ((200, 200), (280, 200), (240, 150), (240, 270)):
+            assert picture[y, x].tolist() == list(color)
+        assert (picture[160:260, 210:270] == 90).all()
+
+    def test_states_look_different(self):
+        pictures = [
+            overlay.draw(self.rgb, answer)[:40, :200]
+            for answer in (None, track((9, 99, 9, 9)), track((9, 99, 9, 9), 0.1, State.LOST))
+        ]
+        assert not np.array_equal(pictures[0], pictures[1])
+        assert not np.array_equal(pictures[1], pictures[2])
+
+    def test_inset_shows_the_thermal_image_and_the_box(self):
+        thermal = self.thermal.copy()
+        thermal[:, 320:] = 250
+        plain = overlay.draw(self.rgb, None, thermal)
+        inset = plain[-8 - 120 : -8, -8 - 160 : -8].astype(int)
+        assert inset[60, 120].sum() > inset[60, 40].sum() + 300  # hot is bright
+        assert (plain[:300] == 90).all(axis=2)[60:].all()  # nothing above it
+        boxed = overlay.draw(self.rgb, track((100, 100, 200, 200)), thermal)
+        inset = boxed[-8 - 120 : -8, -8 - 160 : -8]
+        assert np.abs(inset[50, 25] - np.array(overlay.COLORS["TRACKING"])).max() < 30
+
+    @pytest.mark.parametrize("width", [64, 320, 1920])
+    def test_sizes(self, width):
+        rgb = np.full((width * 3 // 4, width, 3), 90, np.uint8)
+        small = np.full((32, 40, 3), 10, np.uint8)
+        picture = overlay.draw(rgb, track((width / 4, 20, 30, 30)), small, note="frame 7")
+        assert picture.shape == rgb.shape
+
+    @pytest.mark.parametrize("box", [(-50, -50, 90, 90), (600, 400, 1e9, 90), (1e5, 1e5, 3, 3)])
+    def test_boxes_beyond_the_image(self, box):
+        assert overlay.draw(self.rgb, track(box), self.thermal).shape == self.rgb.shape
+
+    def test_truth_that_is_not_known_is_left_out(self):
+        answer = track((200, 150, 80, 120))
+        plain = overlay.draw(self.rgb, answer)
+        assert np.array_equal(overlay.draw(self.rgb, answer, truth=[np.nan] * 4), plain)
+        assert not np.array_equal(overlay.draw(self.rgb, answer, truth=(9, 99, 9, 9)), plain)
+
+
+class TestVideoWriter:
+    def test_round_trip(self, tmp_path):
+        colors = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
+        with VideoWriter(tmp_path / "a.mp4", 7.5) as video:
+            for color in colors:
+                video.write(np.full((48, 64, 3), color, np.uint8))
+        read = cv2.VideoCapture(str(tmp_path / "a.mp4"))
+        assert read.get(cv2.CAP_PROP_FPS) == pytest.approx(7.5)
+        for color in colors:
+            good, image = read.read()
+            assert good
+            assert np.abs(image[24, 32, ::-1].astype(int) - color).max() < 12
+
+    def test_frames_of_another_size_are_refused(self, tmp_path):
+        with VideoWriter(tmp_path / "a.mp4", 10) as video:
+            video.write(np.zeros((48, 64, 3), np.uint8))
+            with pytest.raises(ValueError, match="does not fit the video of 64x48"):
+                video.write(np.zeros((48, 32, 3), np.uint8))
+
+    def test_no_such_folder(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="none"):
+            VideoWriter(tmp_path / "none" / "a.mp4", 10)
+
+    def test_frames_that_are_not_in_the_file_are_missed(self, tmp_path):
+        def record():
+            with VideoWriter(tmp_path / "a.mp4", 10) as video:
+                video.write(np.zeros((48, 64, 3), np.uint8))
+                (tmp_path / "a.mp4").unlink()  # as on a full disk, they are not there afterwards
+
+        with pytest.raises(OSError, match="0 of 1 frames were written"):
+            record()
+
+
+def test_score_plot(tmp_path):
+    scores = np.array([np.nan, 0.9, 0.2, 0.7])
+    lost = np.array([False, False, True, False])
+    for name, overlap in (("a.png", None), ("b.png", np.array([1, 0.8, 0.1]))):
+        charts.score_plot(tmp_path / name, scores, 10, lost=lost, overlap=overlap, title="t")
+    pictures = [cv2.imread(str(tmp_path / name)) for name in ("a.png", "b.png")]
+    assert pictures[0].std() > 5
+    assert (pictures[0] != pictures[1]).any()
+
+
+class TestBoxFiles:
+    def test_separators_and_invalid_rows(self, tmp_path):
+        file = tmp_path / "b.txt"
+        file.write_text("1,2,3,4\n5\t6\t7\t8\n1.5 2 3 4\n\n0,0,0,0\nnan,nan,nan,nan\n1,2,-3,4\n")
+        read = boxes.read(file)
+        assert read[:3].tolist() == [[1, 2, 3, 4], [5, 6, 7, 8], [1.5, 2, 3, 4]]
+        assert np.isnan(read[3:]).all()
+        assert len(read) == 6
+
+    def test_round_trip(self, tmp_path):
+        written = np.array([[1.2345, 2, 3, 4], [5, 6, 7.25, 8]])
+        boxes.write(tmp_path / "b.txt", written)
+        assert boxes.read(tmp_path / "b.txt") == pytest.approx(written, abs=6e-4)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [("1,2,3,4\n1,2,3\n", "b.txt:2: .*'1,2,3'"), ("a,b,c,d", "b.txt:1"), ("\n", "no boxes")],
+    )
+    def test_bad_files(self, tmp_path, text, message):
+        (tmp_path / "b.txt").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            boxes.read(tmp_path / "b.txt")
