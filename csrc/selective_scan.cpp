@@ -36,7 +36,7 @@ struct Series {
 // Mirrored by `_Problem` in ainet_ros/network/scan.py: a change here is a new ABI_VERSION.
 struct Problem {
   int64_t batch, channels, steps, states, chunk, threads;
-  int64_t softplus;                   // whether delta is softplus(delta + bias)
+  int64_t softplus;                   // whether softplus follows delta + bias
   Series u, delta, z, B, C;           // z may be absent
   const void *A, *D, *bias;           // (channels, states); (channels) or null, both
   Series out;                         // forward only
@@ -141,13 +141,16 @@ INLINE void load(T* tile, const Series& s, int64_t b, int64_t channel, int64_t s
                  int64_t width) {
   const T* from = at<const T>(s, b, channel, step);
   if (s.channel == 1 && width == N) {
-    for (int64_t t = 0; t < steps; ++t) put<T, N>(tile + t * N, get<T, N>(from + t * s.step));
+    for (int64_t t = 0; t < steps; ++t) {
+      __builtin_prefetch(from + t * s.step + N);  // the next tile: rows lie far apart
+      put<T, N>(tile + t * N, get<T, N>(from + t * s.step));
+    }
     return;
   }
   if (width < N) std::fill(tile, tile + steps * N, T(0));
   for (int64_t lane = 0; lane < width; ++lane) {
     const T* row = from + lane * s.channel;
-    for (int64_t t = 0; t < steps; t += 64 / sizeof(T))  // of the next chunk: rows lie far apart
+    for (int64_t t = 0; t < steps; t += 64 / sizeof(T))  // the next tile, a cache line at a time
       __builtin_prefetch(row + (steps + t) * s.step);
     for (int64_t t = 0; t < steps; ++t) tile[t * N + lane] = row[t * s.step];
   }
@@ -158,7 +161,10 @@ INLINE void store(const T* tile, const Series& s, int64_t b, int64_t channel, in
                   int64_t steps, int64_t width) {
   T* to = at<T>(s, b, channel, step);
   if (s.channel == 1 && width == N) {
-    for (int64_t t = 0; t < steps; ++t) put<T, N>(to + t * s.step, get<T, N>(tile + t * N));
+    for (int64_t t = 0; t < steps; ++t) {
+      __builtin_prefetch(to + t * s.step + N, 1);  // the next tile, to be written
+      put<T, N>(to + t * s.step, get<T, N>(tile + t * N));
+    }
     return;
   }
   for (int64_t lane = 0; lane < width; ++lane)

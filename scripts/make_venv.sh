@@ -56,7 +56,7 @@ for name in "${requirements[@]}"; do
     arguments+=(--requirement "requirements/$name.txt")
 done
 
-if ! compgen -G ".venv/.ready-$ros" > /dev/null; then
+if [ ! -e ".venv/.ready-$ros" ]; then
     echo "make setup: a virtual environment in .venv with $("$python" --version), ROS 2: $ros"
     "$python" -m venv --clear "${options[@]}" .venv
 fi

@@ -16,31 +16,36 @@ from .measure import machine, median_times, memory_growth
 
 @dataclass(frozen=True)
 class Case:
-    """A scan that the networks need."""
+    """A scan that the networks need; `by_step`: in memory as (batch, length, channels), which is
+    how ainet_ros has it, and not as (batch, channels, length), which is how mamba_ssm has it."""
 
     name: str
     batch: int
     channels: int
     length: int
     states: int
+    by_step: bool
     backward: bool
 
 
 CASES = (
-    Case("OFM of base_256, forward", 1, 1536, 3072, 16, backward=False),
-    Case("training, forward and backward", 16, 384, 180, 16, backward=True),
+    Case("OFM of base_256", 1, 1536, 3072, 16, by_step=True, backward=False),
+    Case("OFM of base_256, mamba_ssm's layout", 1, 1536, 3072, 16, by_step=False, backward=False),
+    Case("training: forward and backward", 16, 384, 180, 16, by_step=True, backward=True),
 )
 
 
 def _inputs(case: Case, device: str) -> dict[str, Tensor]:
-    """As Mamba makes them: the channels of a step side by side, steps of 1e-3 to 1e-1."""
+    """Random but for A and the median of delta, which are those of a new Mamba."""
     generator = torch.Generator(device).manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, device=device)
 
     def series(size: int) -> Tensor:
-        return normal(case.batch, case.length, size).transpose(1, 2)
+        if case.by_step:
+            return normal(case.batch, case.length, size).transpose(1, 2)
+        return normal(case.batch, size, case.length)
 
     numbers = torch.arange(1.0, case.states + 1, device=device)
     tensors = {
@@ -57,7 +62,7 @@ def _inputs(case: Case, device: str) -> dict[str, Tensor]:
 
 
 def _runs(case: Case, device: str) -> dict[str, Callable[[], Any]]:
-    tensors = _inputs(case, device)
+    tensors: Any = _inputs(case, device)
 
     def run(backend: str) -> Any:
         out = selective_scan_fn(**tensors, delta_softplus=True, backend=backend)

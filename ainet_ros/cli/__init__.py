@@ -7,9 +7,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import convert, evaluate, info, track, train
+from . import bench, convert, evaluate, info, scenes, track, train
 
-COMMANDS = (track, evaluate, train, convert, info)
+COMMANDS = (track, evaluate, train, convert, info, bench, scenes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -139,7 +139,7 @@ def _reference(
     delta_bias: Tensor | None,
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The equations of selective_scan_fn as they stand: discretized, then one step after the other.
+    """The equations of selective_scan_fn as they stand: discretized, then step by step.
 
     As in mamba_ssm's own reference and the published network without a GPU, the discretized A and
     B of all steps are in memory at once: twice batch * channels * length * states numbers.

@@ -60,7 +60,9 @@ class DemoError(Exception):
 class Operator(Node):
     """Starts the target on a frame's true box and keeps what the tracker answers.
 
-    Whenever the recording begins again, so does the target.
+    It does so when the next frame comes, with the stamp of the frame that the box belongs to: of
+    a camera that pauses on a frame, the tracker then goes on from the last image of that frame,
+    as it does offline. Whenever the recording begins again, so does the target.
     """
 
     def __init__(self, source: Source, *, record: bool, **kwargs: Any) -> None:
@@ -70,17 +72,19 @@ class Operator(Node):
         self._source = source
         self._truth = source.boxes
         self._numbers: dict[int, int] = {}  # frame by stamp
-        self._newest = -1  # frame
+        self._newest: Header | None = None
         self._init = self.create_client(InitTarget, "ainet/init")
         self._init_answer: Any = None
         self._arrivals: collections.deque[float] = collections.deque(maxlen=20)
         self._printed = 0.0
+        self.answered = False
+        """Whether the tracker has answered a frame, with or without a target."""
         self.started_on: int | None = None
         """The frame whose true box the target was started with."""
         self.refusal = ""
         """Why the target did not start when it was last tried."""
         self.tracks: dict[int, Track] = {}
-        """Answers by frame, from the one after `started_on`."""
+        """Answers by frame, of the newest target."""
         self.latency_ms: dict[int, float] = {}
         """From the RGB image's stamp until the answer came here."""
         self.pictures: dict[int, bytes] = {}
@@ -93,9 +97,9 @@ class Operator(Node):
             )
 
     @property
-    def seen(self) -> int:
-        """Frames published after the one that the target was started on."""
-        return 0 if self.started_on is None else self._newest - self.started_on
+    def newest(self) -> int:
+        """The newest frame; -1 before the first."""
+        return -1 if self._newest is None else int(self._newest.frame_id)
 
     def play(self) -> None:
         """Have the paused camera go on."""
@@ -106,18 +110,20 @@ class Operator(Node):
         client.call_async(SetParameters.Request(parameters=[change]))
 
     def _on_frame(self, frame: Header) -> None:
-        number = int(frame.frame_id)
-        if number < self._newest:  # the recording begins again
+        number, before = int(frame.frame_id), self._newest
+        if number < self.newest:  # the recording begins again
             self.started_on = None
+            before = None
             self._numbers.clear()
             self.tracks.clear()
-            self.latency_ms.clear()
-        self._newest = number
+        self._newest = frame
         self._numbers[stamp_ns(frame.stamp)] = number
-        if self.started_on is None and self._init_answer is None:
-            self._start(number, frame)
+        waits = self.started_on is None and self._init_answer is None
+        if waits and before is not None and int(before.frame_id) < number:
+            self._start(before)
 
-    def _start(self, number: int, frame: Header) -> None:
+    def _start(self, frame: Header) -> None:
+        number = int(frame.frame_id)
         known = number < len(self._truth) and np.isfinite(self._truth[number]).all()
         if not known or not self._init.service_is_ready():
             return
@@ -134,10 +140,16 @@ class Operator(Node):
         self.refusal = result.message
         if result.success:
             self.started_on = number
+            # The target's first answers may have come before this one; others are of the target
+            # before it.
+            self.tracks = {
+                n: track for n, track in self.tracks.items() if track.target_id == result.target_id
+            }
 
     def _on_track(self, track: Track) -> None:
+        self.answered = True
         number = self._numbers.get(stamp_ns(track.header.stamp))
-        if number is None or self.started_on is None or number <= self.started_on:
+        if number is None or track.state == Track.NO_TARGET:
             return
         age_ns = self.get_clock().now().nanoseconds - stamp_ns(track.header.stamp)
         self.tracks[number] = track
@@ -179,7 +191,8 @@ def summarize(operator: Operator, source: Source, rate: float) -> dict[str, Any]
     first = operator.started_on
     numbers = sorted(operator.tracks)
     if first is None or not numbers:
-        raise DemoError("no frame was tracked")
+        because = f": {operator.refusal}" if operator.refusal else ""
+        raise DemoError(f"no frame was tracked{because}")
     tracks = [operator.tracks[number] for number in numbers]
     stamps = [stamp_ns(track.header.stamp) for track in tracks]
     latency = np.percentile([operator.latency_ms[number] for number in numbers], [50, 95, 99])
@@ -187,7 +200,7 @@ def summarize(operator: Operator, source: Source, rate: float) -> dict[str, Any]
     summary: dict[str, Any] = {
         "sequence": source.name,
         "camera_rate_hz": rate,
-        "frames": operator.seen,
+        "frames": operator.newest - first,
         "answered": len(numbers),
         "lost": sum(track.state == Track.LOST for track in tracks),
         "frames_per_second": round((len(numbers) - 1) / span_s, 2) if span_s > 0 else None,
@@ -211,7 +224,7 @@ def all_boxes(operator: Operator, truth: np.ndarray) -> np.ndarray:
     """(N, 4) boxes from the start frame on; a frame without an answer has the one before."""
     assert operator.started_on is not None
     rows = [truth[operator.started_on]]
-    last = max(len(truth) - 1, operator.started_on + operator.seen)
+    last = max(len(truth) - 1, operator.newest)
     for number in range(operator.started_on + 1, last + 1):
         track = operator.tracks.get(number)
         rows.append(rows[-1] if track is None else _boxes([track])[0])
@@ -241,8 +254,8 @@ def nodes(
 ) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     """The camera, paused, and the tracker as processes; ended with the context."""
     camera = {"source": source, "seed": seed, "rate": rate, "paused": True}
-    # Nothing is to be missed or to be drawn twice.
-    tracker = {"overlay_rate": 0.0, **tracker}
+    # Every frame is to be drawn, and the one before the newest to be remembered.
+    tracker = {"overlay_rate": 0.0, "history_s": min(2.0 + 2 / rate, 60.0), **tracker}
     processes = {}
     try:
         for module, parameters in (("replay_camera", camera), ("tracker_node", tracker)):
@@ -298,8 +311,8 @@ def run(source: Source, arguments: argparse.Namespace) -> None:
     with nodes(arguments.sequence, arguments.seed, arguments.rate, tracker, output) as processes:
         operator = Operator(source, record=True, namespace=NAMESPACE)
         wait_for(
-            "target",
-            lambda: operator.started_on is not None,
+            "answer of the tracker",
+            lambda: operator.answered,
             START_TIMEOUT_S,
             operator,
             processes,

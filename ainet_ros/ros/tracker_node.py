@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node `ainet`: tracks a target through two cameras' topics.
 
-Three kinds of thread, each the owner of its state: an executor thread runs the camera callbacks
-(pairing), another the services, and the worker's thread tracks and publishes. Parameters and
-checks run in a third executor thread. They meet in `Worker` only.
+Each kind of thread owns its state: one thread of the executor runs the camera callbacks (pairing),
+another the services, a third parameters and checks; the main thread spins and subscribes; the
+worker's thread tracks and publishes. They meet in `Worker`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NoReturn, TypeVar
 
+import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import MultiThreadedExecutor
@@ -58,6 +59,7 @@ STOP_TIMEOUT_S = 1.0
 OLDEST_CLOCK_S = 60.0
 """An image older than this when it comes was stamped by another clock."""
 CHECK_PERIOD_S = 5.0
+FOLLOW_PERIOD_S = 0.1
 REPEAT_S = 30.0
 """Least time between two warnings of the same kind."""
 
@@ -74,6 +76,7 @@ class TrackerNode(Node):
         self._worker: Worker | None = None
         self._pairing: NearestTime | None = None
         self._cameras: list[Camera] = []
+        self._follow_due = 0.0
         self._overlay_due = 0.0
         self._seen_counts = (0, 0, 0)
 
@@ -148,6 +151,14 @@ class TrackerNode(Node):
     def cleanup(self) -> None:
         """Let go of the network."""
         self._engine = None
+
+    def follow_cameras(self) -> None:
+        """Listen as the cameras publish. For the thread that spins, between two spins."""
+        now = time.monotonic()
+        if now >= self._follow_due:
+            self._follow_due = now + FOLLOW_PERIOD_S
+            for camera in self._cameras:
+                camera.follow()
 
     # Run by executor threads
 
@@ -354,7 +365,9 @@ def main(args: list[str] | None = None) -> NoReturn:
             node.activate()
             executor = MultiThreadedExecutor(num_threads=4)  # one for each callback group, and one
             executor.add_node(node)
-            executor.spin()
+            while rclpy.ok():
+                executor.spin_once(timeout_sec=FOLLOW_PERIOD_S)
+                node.follow_cameras()
         except (ValueError, OSError) as error:
             get_logger("ainet").fatal(str(error))
             status = 1

@@ -40,8 +40,9 @@ def score_plot(
             seconds[: len(overlap)], overlap, color="tab:gray", lw=1, label="overlap with truth"
         )
     axes.plot(seconds, scores, color="tab:blue", lw=1.6, label="score")
-    axes.set(xlabel="time (s)", ylabel="score", ylim=(0, 1.02), title=title)
+    axes.set(xlabel="time (s)", ylabel="score", ylim=(0, 1.02))
+    axes.set_title(title, loc="left")
     axes.set_xlim(0, max(float(seconds[-1]), 1 / rate))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left", ncols=3, fontsize="small")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize="small", frameon=False)
     figure.savefig(path)

@@ -414,7 +414,7 @@ class Scene(Source):
             at = int(index * drift * 10 / self.rate)
             piece = np.roll(plume, -at, axis=1)[:, :_BASE_WIDTH]
             density += cv2.resize(piece, (width, height)) / 2
-        veil = np.clip(strength * (0.88 + 1.5 * (density - 0.5)), 0, 0.97)[..., None]
+        veil = np.clip(strength * (0.97 + 1.5 * (density - 0.5)), 0, 0.97)[..., None]
         color = (0.6 + 0.3 * (density - 0.5))[..., None] * np.array([1.0, 0.99, 0.97], np.float32)
         rgb += veil * (color - rgb)
         heat += 0.08 * veil[..., 0] * (0.35 - heat)
