@@ -4,7 +4,9 @@
 ros2 launch ainet_ros tracker.launch.py rgb:=/camera/image_raw thermal:=/flir/image_raw
 """
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
@@ -65,6 +67,10 @@ ARGUMENTS = [
 
 def tracker(context: LaunchContext) -> list[Node]:
     """The tracker node: params_file first, then what the arguments set."""
+    params_file = LaunchConfiguration("params_file").perform(context)
+    if not Path(params_file).is_file():
+        # launch_ros would warn and start the node with the defaults.
+        raise RuntimeError(f"params_file: no file {params_file}")
     given = {name: LaunchConfiguration(name).perform(context) for name in ("weights", "device")}
     overrides = {name: value for name, value in given.items() if value}
     overrides["use_sim_time"] = LaunchConfiguration("use_sim_time").perform(context) == "true"
@@ -79,11 +85,12 @@ def tracker(context: LaunchContext) -> list[Node]:
             executable="tracker_node",
             name="ainet",
             namespace=LaunchConfiguration("namespace"),
-            parameters=[LaunchConfiguration("params_file"), overrides],
+            parameters=[params_file, overrides],
             remappings=remappings,
             ros_arguments=["--log-level", ["ainet:=", LaunchConfiguration("log_level")]],
             output="screen",
             emulate_tty=True,
+            on_exit=Shutdown(reason="the tracker ended"),
         )
     ]
 

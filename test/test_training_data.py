@@ -17,7 +17,11 @@ from ainet_ros.training.data import TrainingData, contact_sheet
 
 INTACT = {
     "severe": dict.fromkeys(vars(degradation.Severities()), 0.0),
-    "inverted": 0.0, "grey": 0.0, "brightness": 0.0, "misregistered": 0.0, "soft": 0.0,
+    "inverted": 0.0,
+    "grey": 0.0,
+    "brightness": 0.0,
+    "misregistered": 0.0,
+    "soft": 0.0,
 }
 HEIGHT, WIDTH = 120, 160
 
@@ -142,7 +146,7 @@ def test_a_sample_depends_on_seed_and_index_alone(make: Callable[..., TrainingDa
     assert not equal(first[0], make(seed=3, split="validation")[0])
     loader = torch.utils.data.DataLoader(one, 4, sampler=range(8), num_workers=1)
     for k, batch in enumerate(loader):
-        assert torch.equal(batch["search"], torch.stack([s["search"] for s in first])[4 * k:][:4])
+        assert torch.equal(batch["search"], torch.stack([s["search"] for s in first])[4 * k :][:4])
 
 
 @pytest.mark.parametrize("kind", ["still", "paste", "video"])
@@ -161,8 +165,9 @@ def test_the_box_follows_a_pasted_object(
     monkeypatch.setattr(data, "KINDS", {"car": 1.0})
     monkeypatch.setattr(data, "THINGS", 0.0)
     monkeypatch.setattr(data, "_LOOK_ALIKES", [1.0, 0, 0, 0, 0])
-    samples = make(mix={"still": 0, "paste": 1, "video": 0}, absent=0.0, degradation=INTACT,
-                   search_size=192)
+    samples = make(
+        mix={"still": 0, "paste": 1, "video": 0}, absent=0.0, degradation=INTACT, search_size=192
+    )
     filled = []
     for i in range(60):
         search, (cx, cy, w, h) = samples[i]["search"][0].int(), samples[i]["box"] * 192

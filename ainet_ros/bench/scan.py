@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..network.scan import available_backends, selective_scan_fn
+from ainet_ros.network.scan import available_backends, selective_scan_fn
+
 from .measure import machine, median_times, memory_growth
 
 

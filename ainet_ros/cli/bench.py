@@ -28,7 +28,7 @@ def run_scan(args: argparse.Namespace) -> int:
 
     import torch
 
-    from ..bench import scan
+    from ainet_ros.bench import scan
 
     if args.repeats < 1:
         raise ValueError(f"--repeats must be 1 or more, got {args.repeats}")

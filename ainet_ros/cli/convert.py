@@ -25,8 +25,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..tracker import weights
-    from ..training.published import read_published, to_network
+    from ainet_ros.tracker import weights
+    from ainet_ros.training.published import read_published, to_network
 
     network = to_network(read_published(args.checkpoint), args.preset)
     weights.save(network, args.output, {"origin": args.checkpoint.name})

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ainet_ros.cli.options import add_tracker_arguments, make_tracker
+from .options import add_tracker_arguments, make_tracker
 
 if TYPE_CHECKING:
     from ainet_ros.evaluation.metrics import Score

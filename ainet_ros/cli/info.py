@@ -18,9 +18,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..network import PRESETS, create
-    from ..network.cost import Cost, count
-    from ..tracker import weights
+    from ainet_ros.network import PRESETS, create
+    from ainet_ros.network.cost import Cost, count
+    from ainet_ros.tracker import weights
 
     network = create(args.network) if args.network in PRESETS else weights.load(args.network)
     network.eval()

@@ -17,7 +17,11 @@ def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME_OR_PATH",
         help="shipped weights by name, or a .safetensors file (default: the node's)",
     )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu or cuda (default: auto, CUDA where it is there)",
+    )
 
 
 def make_tracker(args: argparse.Namespace) -> Tracker:
@@ -26,10 +30,8 @@ def make_tracker(args: argparse.Namespace) -> Tracker:
     Raises:
         FileNotFoundError, ValueError: weights or device cannot be had.
     """
-    import torch
+    from ainet_ros.tracker import Tracker, device, weights
 
-    from ainet_ros.tracker import Tracker, weights
-
-    if args.device != "cpu" and not torch.cuda.is_available():
-        raise ValueError(f"device {args.device}: torch finds no CUDA GPU; use cpu")
-    return Tracker(weights.load(args.weights or weights.DEFAULT), device=args.device)
+    return Tracker(
+        weights.load(args.weights or weights.DEFAULT), device=device.resolve(args.device)
+    )

@@ -8,7 +8,7 @@ import math
 import sys
 from pathlib import Path
 
-from ainet_ros.cli.options import add_tracker_arguments, make_tracker
+from .options import add_tracker_arguments, make_tracker
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

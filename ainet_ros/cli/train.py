@@ -32,16 +32,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--cache", type=Path, help="folder for decoded images (default: OUTPUT/cache)"
     )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..network import create
-    from ..training.config import TrainConfig
-    from ..training.data import TrainingData
-    from ..training.start import warm_start
-    from ..training.trainer import Trainer
+    from ainet_ros.network import create
+    from ainet_ros.tracker import device
+    from ainet_ros.training.config import TrainConfig
+    from ainet_ros.training.data import TrainingData
+    from ainet_ros.training.start import warm_start
+    from ainet_ros.training.trainer import Trainer
 
     config = TrainConfig.read(args.config)
     network = create(config.preset, **config.network)
@@ -59,5 +60,12 @@ def run(args: argparse.Namespace) -> int:
             **config.data,
         )
 
-    Trainer(config, network, data("train"), data("validation"), args.output, args.device).run()
+    Trainer(
+        config,
+        network,
+        data("train"),
+        data("validation"),
+        args.output,
+        device.resolve(args.device),
+    ).run()
     return 0

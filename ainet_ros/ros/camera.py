@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from ainet_ros.ros.filters import SimpleFilter, Subscriber
+from .filters import SimpleFilter, Subscriber
 
 if TYPE_CHECKING:
     from rclpy.callback_groups import CallbackGroup

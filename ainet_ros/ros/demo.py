@@ -32,14 +32,15 @@ from std_msgs.msg import Header
 
 from ainet_ros.evaluation import metrics
 from ainet_ros.msg import Box, Track
-from ainet_ros.ros.filters import stamp_ns
-from ainet_ros.ros.process import ros
 from ainet_ros.srv import InitTarget
 from ainet_ros.vision import boxes as box_files
 from ainet_ros.vision.encoding import decode_compressed
 from ainet_ros.vision.scenes import Scene
 from ainet_ros.vision.sources import Source, open_source
 from ainet_ros.vision.video import VideoWriter
+
+from .filters import stamp_ns
+from .process import ros
 
 START_TIMEOUT_S = 120.0
 """So long the nodes may take to start: a small computer is slow to load torch and weights."""

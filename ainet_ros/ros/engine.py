@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from ainet_ros.ros.images import decode
-from ainet_ros.ros.pairing import Pair
-from ainet_ros.ros.parameters import TrackerParameters
-from ainet_ros.tracker import Box, Track, Tracker, weights
+from ainet_ros.tracker import Box, Track, Tracker, device, weights
 from ainet_ros.vision.encoding import to_rgb
 from ainet_ros.vision.registration import Registration
 from ainet_ros.vision.thermal import ToneMap
+
+from .images import decode
+from .pairing import Pair
+from .parameters import TrackerParameters
 
 Images = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
@@ -75,12 +75,9 @@ class Engine:
         Raises ValueError or OSError naming what is wrong: weights, device or parameters.
         """
         settings = Settings.of(parameters)
-        device = parameters.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        elif device != "cpu" and not torch.cuda.is_available():
-            raise ValueError(f"device {device}: torch finds no CUDA GPU; use cpu or auto")
-        tracker = Tracker(weights.load(parameters.weights), device=device)
+        tracker = Tracker(
+            weights.load(parameters.weights), device=device.resolve(parameters.device)
+        )
         blank = np.zeros((64, 64, 3), np.uint8)
         tracker.init(blank, blank, (16.0, 16.0, 32.0, 32.0))
         tracker.track(blank, blank)

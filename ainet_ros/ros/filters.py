@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ainet_ros.ros.pairing import NearestTime, Pair
+from .pairing import NearestTime, Pair
 
 if TYPE_CHECKING:
     from rclpy.node import Node

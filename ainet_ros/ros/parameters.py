@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ainet_ros.ros.table import Table, parameter, to_yaml
 from ainet_ros.tracker import weights
 from ainet_ros.tracker.tracker import FOUND_ABOVE, LOST_BELOW
 from ainet_ros.vision import registration, thermal
+
+from .table import Table, parameter, to_yaml
 
 TRANSPORTS = ("raw", "compressed")
 

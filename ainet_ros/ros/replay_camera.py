@@ -26,11 +26,12 @@ from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from ainet_ros.ros.images import to_compressed, to_image
-from ainet_ros.ros.process import ros
-from ainet_ros.ros.table import Table, declare, parameter, updated
 from ainet_ros.vision.scenes import Scene
 from ainet_ros.vision.sources import Frame, Source, open_source
+
+from .images import to_compressed, to_image
+from .process import ros
+from .table import Table, declare, parameter, updated
 
 COUNTS_OF_BLACK = 10_000
 COUNTS_PER_GREY = 20

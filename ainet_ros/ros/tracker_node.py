@@ -29,19 +29,20 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from ainet_ros.msg import StageLatency
 from ainet_ros.msg import Track as TrackMessage
-from ainet_ros.ros import messages
-from ainet_ros.ros.camera import Camera
-from ainet_ros.ros.engine import Engine, Settings
-from ainet_ros.ros.filters import NearestTimePairs, stamp_ns
-from ainet_ros.ros.images import cv_bridge, to_compressed, to_image
-from ainet_ros.ros.pairing import NearestTime, Pair
-from ainet_ros.ros.parameters import TrackerParameters
-from ainet_ros.ros.process import ignore_interrupts, ros
-from ainet_ros.ros.table import declare, updated
-from ainet_ros.ros.worker import Entry, RecentPairs, Worker
 from ainet_ros.srv import InitTarget, ResetTarget
 from ainet_ros.tracker import Track
 from ainet_ros.vision import overlay
+
+from . import messages
+from .camera import Camera
+from .engine import Engine, Settings
+from .filters import NearestTimePairs, stamp_ns
+from .images import cv_bridge, to_compressed, to_image
+from .pairing import NearestTime, Pair
+from .parameters import TrackerParameters
+from .process import ignore_interrupts, ros
+from .table import declare, updated
+from .worker import Entry, RecentPairs, Worker
 
 Result = TypeVar("Result")
 
@@ -246,13 +247,18 @@ class TrackerNode(Node):
         now = (counts.rgb.received, counts.thermal.received, counts.matched)
         rgb, thermal, matched = (a - b for a, b in zip(now, self._seen_counts, strict=True))
         self._seen_counts = now
-        for camera, received in zip(self._cameras, (rgb, thermal), strict=True):
-            if received == 0:
-                self.get_logger().warning(
-                    f"no image on {camera.topic} in the last {CHECK_PERIOD_S:g} s: is "
-                    "the camera running, and is the topic remapped to it?",
-                    throttle_duration_sec=REPEAT_S,
-                )
+        silent = [
+            camera.topic
+            for camera, received in zip(self._cameras, (rgb, thermal), strict=True)
+            if received == 0
+        ]
+        if silent:
+            # One message for both: rclpy throttles by the place in the code.
+            self.get_logger().warning(
+                f"no image on {' and '.join(silent)} in the last {CHECK_PERIOD_S:g} s: is the "
+                "camera running, and is the topic remapped to it?",
+                throttle_duration_sec=REPEAT_S,
+            )
         if rgb > 0 and thermal > 0 and matched == 0:
             apart = self._pairing.newest_difference_ns
             if abs(apart) > self._pairing.slop_ns:

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ainet_ros.ros.pairing import Pair
+from .pairing import Pair
 
 Result = TypeVar("Result")
 

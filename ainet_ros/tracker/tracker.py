@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..network import AINet
-from ..network.head import decode
-from ..network.model import Template
+from ainet_ros.network import AINet
+from ainet_ros.network.head import decode
+from ainet_ros.network.model import Template
+
 from .crop import Box, Image, Window, extract, window
 
 TEMPLATE_FACTOR = 2.0

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from ..network import AINet, AINetConfig, checkpoint
+from ainet_ros.network import AINet, AINetConfig, checkpoint
 
 DEFAULT = "small_168"
 FORMAT = "ainet_ros 1"

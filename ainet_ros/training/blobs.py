@@ -98,11 +98,13 @@ def has_person_outline(blob: Blob) -> bool:
         return False
     inside = blob.mask > 0
     corner_h, corner_w = round(0.12 * h), max(1, round(0.2 * w))
-    corners = np.concatenate([
-        inside[rows, columns].ravel()
-        for rows in (slice(None, corner_h), slice(h - corner_h, None))
-        for columns in (slice(None, corner_w), slice(w - corner_w, None))
-    ])
+    corners = np.concatenate(
+        [
+            inside[rows, columns].ravel()
+            for rows in (slice(None, corner_h), slice(h - corner_h, None))
+            for columns in (slice(None, corner_w), slice(w - corner_w, None))
+        ]
+    )
     widths = inside.sum(axis=1)
     points = cv2.findNonZero(blob.mask)
     solidity = np.count_nonzero(inside) / cv2.contourArea(cv2.convexHull(points))
@@ -144,17 +146,13 @@ def link(frames: Sequence[Sequence[Blob]], least_length: int) -> list[tuple[int,
                 len(near) == 1
                 and near[0] not in taken
                 and overlap(last, blobs[near[0]].box) >= LEAST_OVERLAP
-                and 1 / LARGEST_GROWTH
-                < _area(blobs[near[0]].box) / _area(last)
-                < LARGEST_GROWTH
+                and 1 / LARGEST_GROWTH < _area(blobs[near[0]].box) / _area(last) < LARGEST_GROWTH
             ):
                 taken.add(near[0])
                 continued.append((first, [*boxes, blobs[near[0]].box]))
             else:
                 finished.append((first, boxes))
-        continued += [
-            (number, [blob.box]) for i, blob in enumerate(blobs) if i not in taken
-        ]
+        continued += [(number, [blob.box]) for i, blob in enumerate(blobs) if i not in taken]
         active = continued
     return [
         (first, _smooth(np.array(boxes, np.float64)))

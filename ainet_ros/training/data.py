@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from ..tracker import crop
+from ainet_ros.tracker import crop
+
 from . import synthesis
 from .degradation import LEAST_TEXTURE, Degradation, Severities, textures
 from .recordings import Cutout, Recordings, Still, Track
@@ -162,8 +163,7 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         self.cutouts: dict[str, list[Cutout]] = {
             kind: cutouts
             for kind in KINDS
-            if (cutouts := [c for c in recordings.cutouts
-                            if c.split == split and c.kind == kind])
+            if (cutouts := [c for c in recordings.cutouts if c.split == split and c.kind == kind])
         }
         self.outlined = [c for c in self.cutouts.get("person", []) if c.mask >= 0]
         self.mix = self._possible({**MIX, **(mix or {})})
@@ -225,8 +225,10 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         """The template of one scene and the search region of another."""
         template, search = self._template_window(rng, box), self._search_window(rng, second_box)
         return View(
-            first.render(template, self.template_size), template.to_crop(box),
-            second.render(search, self.search_size), search.to_crop(second_box),
+            first.render(template, self.template_size),
+            template.to_crop(box),
+            second.render(search, self.search_size),
+            search.to_crop(second_box),
         )
 
     # A region of a still, seen twice.
@@ -238,8 +240,11 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         centre = x + w / 2, y + h / 2
         zoom, aspect = np.exp(rng.normal(0, 0.15)), np.exp(rng.uniform(-0.08, 0.08))
         camera = synthesis.about(
-            centre, centre, (zoom * aspect, zoom / aspect),
-            rng.normal(0, 4), rng.uniform(-0.06, 0.06),
+            centre,
+            centre,
+            (zoom * aspect, zoom / aspect),
+            rng.normal(0, 4),
+            rng.uniform(-0.06, 0.06),
         )
         # The box of the inscribed ellipse: a turned rectangle's box would be too large.
         ellipse = camera[:, :2] * [w / 2, h / 2]
@@ -253,9 +258,7 @@ class TrainingData(Dataset[dict[str, Tensor]]):
             return self._look(rng, Scene(picture, _IDENTITY), box, elsewhere, place)
         scenes = [Scene(picture, _IDENTITY), Scene(picture, camera)]
         if rng.random() < 0.12:
-            scenes[1] = replace(
-                scenes[1], layers=(self._occluder(rng, picture, moved),)
-            )
+            scenes[1] = replace(scenes[1], layers=(self._occluder(rng, picture, moved),))
         return self._look(rng, scenes[0], box, scenes[1], moved)
 
     def _target(self, rng: Rng) -> tuple[Still, Box]:
@@ -306,8 +309,14 @@ class TrainingData(Dataset[dict[str, Tensor]]):
             )
             for at, scale, moved in (
                 (centre, 1.0, offsets),
-                (step, zoom, [o + rng.normal(0, 0.5, 2) if rng.random() < 0.7 else _offset(rng)
-                              for o in offsets]),
+                (
+                    step,
+                    zoom,
+                    [
+                        o + rng.normal(0, 0.5, 2) if rng.random() < 0.7 else _offset(rng)
+                        for o in offsets
+                    ],
+                ),
             )
         )
         beside_later = tuple(
@@ -322,8 +331,11 @@ class TrainingData(Dataset[dict[str, Tensor]]):
             )
         # What stands beside the target in the template stays behind it.
         return self._look(
-            rng, Scene(background, _IDENTITY, (*beside, first)), box,
-            Scene(background, camera, tuple(layers)), second_box,
+            rng,
+            Scene(background, _IDENTITY, (*beside, first)),
+            box,
+            Scene(background, camera, tuple(layers)),
+            second_box,
         )
 
     def _object(self, rng: Rng, kind: str | None) -> tuple[Image, Image, str]:
@@ -413,8 +425,9 @@ class TrainingData(Dataset[dict[str, Tensor]]):
             frame = self.recordings.image(number)
             picture = np.zeros((size, size, 4), np.uint8)
             inside = _inside(window, size, frame.shape)
-            picture[inside] = _complete(crop.extract(frame, window, size), translation,
-                                        dead)[inside]
+            picture[inside] = _complete(crop.extract(frame, window, size), translation, dead)[
+                inside
+            ]
             pictures.append(picture)
         return View(pictures[0], template.to_crop(template_box), pictures[1], search.to_crop(box))
 
@@ -484,12 +497,11 @@ def _side(rng: Rng, height: int, width: int, least: float, largest: float) -> fl
     return _log_uniform(rng, least, min(300.0, share * min(height, width), largest))
 
 
-def _placed(
-    rng: Rng, patch: Image, mask: Image, centre: Any, side: float, kind: str
-) -> Layer:
+def _placed(rng: Rng, patch: Image, mask: Image, centre: Any, side: float, kind: str) -> Layer:
     """An object laid at a point with sqrt(w * h) about `side`, in a pose and light of its own."""
-    patch, mask = synthesis.sway(rng, patch, mask, rng.uniform(0, 0.12 if kind == "person"
-                                                                else 0.04))
+    patch, mask = synthesis.sway(
+        rng, patch, mask, rng.uniform(0, 0.12 if kind == "person" else 0.04)
+    )
     gain = rng.uniform(0.88, 1.12, 4)
     patch = np.clip(patch * gain.astype(np.float32), 0, 255).astype(np.uint8)
     h, w = mask.shape
@@ -528,8 +540,11 @@ def _elsewhere(rng: Rng, box: Box, avoid: Box, shape: tuple[int, ...]) -> Box:
             return float(to[0] - w / 2), float(to[1] - h / 2), w, h
     # No room for it: a small place in the corner farthest from it.
     w, h = w / 4, h / 4
-    to = np.where(centre < np.array([width, height]) / 2, [0.9 * width, 0.9 * height],
-                  [0.1 * width, 0.1 * height])
+    to = np.where(
+        centre < np.array([width, height]) / 2,
+        [0.9 * width, 0.9 * height],
+        [0.1 * width, 0.1 * height],
+    )
     return float(to[0] - w / 2), float(to[1] - h / 2), w, h
 
 

@@ -93,9 +93,7 @@ class Degradation:
         for image, black in zip((template, search), outside, strict=True):
             image[black] = 0
 
-    def _fail(
-        self, rng: Rng, severe: str, template: Image, search: Image, region: Image
-    ) -> None:
+    def _fail(self, rng: Rng, severe: str, template: Image, search: Image, region: Image) -> None:
         texture = textures(region)
         on_thermal = severe == "crossover" or (
             severe in ("smoke", "dead", "coarse") and rng.random() > self.smoke_on_rgb
@@ -108,10 +106,17 @@ class Degradation:
             if texture[0 if on_thermal else 1] < LEAST_TEXTURE:
                 return
         part = THERMAL if on_thermal else RGB
-        on_template = rng.random() < {
-            "smoke": self.smoke_on_template, "night": 0.7, "dead": 0.5, "glare": 0.1,
-            "crossover": 0.4, "coarse": 0.3,
-        }[severe]
+        on_template = (
+            rng.random()
+            < {
+                "smoke": self.smoke_on_template,
+                "night": 0.7,
+                "dead": 0.5,
+                "glare": 0.1,
+                "crossover": 0.4,
+                "coarse": 0.3,
+            }[severe]
+        )
         change = _SEVERE[severe](rng)
         for image in (search, template) if on_template else (search,):
             change(rng, image, part)
@@ -131,8 +136,9 @@ def smoke(rng: Rng) -> Change:
     """
     opacity = rng.uniform(0.3, 1.0)
     unevenness = rng.uniform(0.1, 0.9)
-    color = rng.choice([rng.uniform(90, 220), rng.uniform(200, 250), rng.uniform(0, 40)],
-                       p=[0.7, 0.12, 0.18])
+    color = rng.choice(
+        [rng.uniform(90, 220), rng.uniform(200, 250), rng.uniform(0, 40)], p=[0.7, 0.12, 0.18]
+    )
 
     def change(rng: Rng, image: Image, part: slice) -> None:
         size = image.shape[0]
@@ -182,8 +188,9 @@ def glare(rng: Rng) -> Change:
 
     def change(rng: Rng, image: Image, part: slice) -> None:
         at = np.linspace(0, 1, image.shape[0], dtype=np.float32)
-        blob = np.exp(-(np.abs(at[:, None] - centre[0]) ** 1.5 + np.abs(at - centre[1]) ** 1.5)
-                      / spread**1.5)
+        blob = np.exp(
+            -(np.abs(at[:, None] - centre[0]) ** 1.5 + np.abs(at - centre[1]) ** 1.5) / spread**1.5
+        )
         _store(image, part, image[..., part] + strength * blob[..., None] * color)
 
     return change
@@ -212,7 +219,11 @@ def coarse(rng: Rng) -> Change:
 
 
 _SEVERE: dict[str, Callable[[Rng], Change]] = {
-    "smoke": smoke, "night": night, "dead": dead, "glare": glare, "crossover": crossover,
+    "smoke": smoke,
+    "night": night,
+    "dead": dead,
+    "glare": glare,
+    "crossover": crossover,
     "coarse": coarse,
 }
 
@@ -243,8 +254,9 @@ def _soft(rng: Rng, image: Image, part: slice, often: float) -> None:
         angle = rng.uniform(0, np.pi)
         half = length // 2
         dx, dy = np.cos(angle) * half, np.sin(angle) * half
-        cv2.line(kernel, (round(half - dx), round(half - dy)), (round(half + dx),
-                 round(half + dy)), 1.0)
+        cv2.line(
+            kernel, (round(half - dx), round(half - dy)), (round(half + dx), round(half + dy)), 1.0
+        )
         values = np.ascontiguousarray(image[..., part])
         _store(image, part, cv2.filter2D(values, -1, kernel / kernel.sum()))
     if rng.random() < (0.25 if thermal else 0.08) * often:

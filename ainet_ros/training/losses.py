@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..network.head import decode
-from ..network.model import Output
+from ainet_ros.network.head import decode
+from ainet_ros.network.model import Output
 
 FOCAL_ALPHA, FOCAL_BETA = 2, 4
 MIN_OVERLAP = 0.7

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..network import PRESETS, AINet, AINetConfig, checkpoint, create
+from ainet_ros.network import PRESETS, AINet, AINetConfig, checkpoint, create
 
 
 class Placeholder:

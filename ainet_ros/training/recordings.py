@@ -238,9 +238,7 @@ class _Builder:
             x, y, w, h = blob.box
             patch = self._add(image[y : y + h, x : x + w])
             mask = self._add(blob.mask)
-            self.index.cutouts.append(
-                Cutout(f"{name}#{number}", split, "person", patch, mask)
-            )
+            self.index.cutouts.append(Cutout(f"{name}#{number}", split, "person", patch, mask))
 
     def _add_still(self, visible: Path) -> None:
         image = read_pair(visible, visible.parents[1] / "infrared" / visible.name)
@@ -266,8 +264,7 @@ class _Builder:
             read_video(folder / f"{name}.mp4", PAIR_STEP) for name in ("visible", "infrared")
         ]
         images = [
-            _stack(rgb, thermal, folder)
-            for (_, rgb), (_, thermal) in zip(*streams, strict=True)
+            _stack(rgb, thermal, folder) for (_, rgb), (_, thermal) in zip(*streams, strict=True)
         ]
         background = np.median(np.stack([i[..., 3] for i in images[::8]]), axis=0)
         found = [blobs.moving_blobs(i[..., 3], background.astype(np.uint8)) for i in images]
@@ -291,8 +288,13 @@ class _Builder:
         for i, (first, boxes) in enumerate(tracks):
             span = range(first, first + len(boxes))
             self.index.tracks.append(
-                Track(f"{name}#{i}", split, [numbers[k] for k in span],
-                      [k * step for k in span], boxes.tolist())
+                Track(
+                    f"{name}#{i}",
+                    split,
+                    [numbers[k] for k in span],
+                    [k * step for k in span],
+                    boxes.tolist(),
+                )
             )
         # A frame serves as a still too: the places where nothing was found are worth it.
         for k in range(0, len(images), 10):
@@ -309,8 +311,7 @@ class _Builder:
 
     def _add_thermal(self, video: Path) -> None:
         path = video.with_suffix(".txt")
-        self._add_labelled(video.with_suffix(""), video, {path: read_boxes(path)},
-                           THERMAL_STEP, 1)
+        self._add_labelled(video.with_suffix(""), video, {path: read_boxes(path)}, THERMAL_STEP, 1)
 
     def _add_labelled(
         self, place: Path, video: Path, truths: dict[Path, NDArray], step: int, channels: int

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..network import AINet
-from ..network.checkpoint import resize_positions
-from ..tracker import weights as weights_file
+from ainet_ros.network import AINet
+from ainet_ros.network.checkpoint import resize_positions
+from ainet_ros.tracker import weights as weights_file
+
 from .vit import read_vit
 
 

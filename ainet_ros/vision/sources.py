@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ainet_ros.vision import boxes as box_files
-from ainet_ros.vision.encoding import decode_compressed, from_opencv, to_rgb
+from . import boxes as box_files
+from .encoding import decode_compressed, from_opencv, to_rgb
 
 # Names of the two streams in LasHeR, RGBT234 and RGBT210; VTUAV; GTOT.
 STREAMS = (("visible", "infrared"), ("rgb", "ir"), ("v", "i"))
@@ -98,7 +98,7 @@ def open_source(
         raise ValueError(f"rate {rate} must be positive")
     if root.suffix in _BAG_SUFFIXES or (root / "metadata.yaml").is_file():
         try:
-            from ainet_ros.vision.bag import BagSource
+            from .bag import BagSource
         except ModuleNotFoundError as error:
             raise ValueError(
                 f"{root}: bags are read by the package rosbags: pip install ainet_ros[bags]"
