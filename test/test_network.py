@@ -200,11 +200,11 @@ def test_modalities_are_not_interchangeable_inputs():
     assert not torch.allclose(straight.score_map, swapped.score_map, atol=1e-5)
 
 
-def test_box_prompt_needs_and_uses_the_box():
+def test_box_prompt_uses_the_box():
     network = tiny(layer_scale=False)
     template, search = pair(network.config)
     with pytest.raises(ValueError, match="template_box"):
-        network(template, search)
+        network(template, search, BOX[:1])
     wide = torch.tensor([[0.5, 0.5, 0.6, 0.4]] * 2)
     with torch.inference_mode():
         assert not torch.equal(

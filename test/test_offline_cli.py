@@ -164,7 +164,7 @@ class TestEvaluate:
             (["{folder}/notes"], "no sequence"),
             (["{folder}/nowhere"], "nowhere"),
             (["{folder}", "--weights", "{folder}/none.safetensors"], "none.safetensors"),
-            (["{folder}", "--device", "gpu9"], "device gpu9"),
+            (["{folder}", "--device", "gpu9"], "device 'gpu9'"),
         ],
     )
     def test_bad_input(self, folder, capsys, arguments, message):

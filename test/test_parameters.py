@@ -8,15 +8,20 @@ import pytest
 import yaml
 
 from ainet_ros.ros.parameters import TrackerParameters
-from ainet_ros.ros.table import describe, to_yaml
+from ainet_ros.ros.table import describe, to_markdown, to_yaml
 
-CONFIG = Path(__file__).resolve().parents[1] / "config"
+ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_committed_file_is_the_table_s():
-    committed = (CONFIG / "tracker.yaml").read_text(encoding="utf-8")
-    assert committed == to_yaml(TrackerParameters), (
-        "write it anew: python -m ainet_ros.ros.parameters > config/tracker.yaml"
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [("config/tracker.yaml", to_yaml), ("docs/parameters.md", to_markdown)],
+    ids=["yaml", "markdown"],
+)
+def test_committed_files_are_the_table_s(path, form, request):
+    committed = (ROOT / path).read_text(encoding="utf-8")
+    assert committed == form(TrackerParameters), (
+        f"write it anew: python -m ainet_ros.ros.parameters {request.node.callspec.id} > {path}"
     )
 
 

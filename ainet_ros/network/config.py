@@ -84,6 +84,7 @@ class AINetConfig:
             raise ValueError(f"channels {self.channels} is not a multiple of heads {self.heads}")
         if self.head_channels % 8:
             raise ValueError(f"head_channels {self.head_channels} is not a multiple of 8")
+        object.__setattr__(self, "interaction_layers", tuple(self.interaction_layers))
         layers = self.interaction_layers
         if not layers or list(layers) != sorted(set(layers)):
             raise ValueError(f"interaction_layers {layers} must rise and not be empty")

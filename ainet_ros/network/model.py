@@ -79,15 +79,20 @@ class AINet(nn.Module):
     def embed_template(self, template: Tensor, template_box: Tensor | None = None) -> Template:
         """Prepare `template` (batch, 2, 3, T, T) for any number of `match`.
 
-        template_box: (batch, 4), the target's cx, cy, w, h in fractions of the template crop;
-        needed where the configuration has `box_prompt`, else not looked at.
+        template_box: (batch, 4), the target's cx, cy, w, h in fractions of the template crop,
+        for a configuration with `box_prompt`; where it is not given, a square box in the middle
+        of half the crop's side, as a crop of factor 2 has it. Raises ValueError on a wrong shape.
         """
         self._check("template", template, self.config.template_size)
         tokens = self.backbone.embed_template(template.flatten(0, 1))  # (batch * 2, Nz, C)
         prompt = None
         if self.prompt is not None:
-            if template_box is None or template_box.shape != (len(template), 4):
-                raise ValueError(f"template_box must be ({len(template)}, 4) for this network")
+            if template_box is None:
+                template_box = template.new_full((len(template), 4), 0.5)
+            if template_box.shape != (len(template), 4):
+                raise ValueError(
+                    f"template_box must be ({len(template)}, 4), got {tuple(template_box.shape)}"
+                )
             prompt = self.prompt(template_box)
         return Template(tokens.unflatten(0, (-1, 2)), prompt)
 

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parameters of `tracker_node`.
 
-``python -m ainet_ros.ros.parameters`` prints `config/tracker.yaml`.
+``python -m ainet_ros.ros.parameters yaml`` prints `config/tracker.yaml`, and ``markdown`` prints
+`docs/parameters.md`.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 
 from ainet_ros.tracker import weights
 from ainet_ros.tracker.tracker import FOUND_ABOVE, LOST_BELOW
 from ainet_ros.vision import registration, thermal
 
-from .table import Table, parameter, to_yaml
+from .table import Table, parameter, to_markdown, to_yaml
 
 TRANSPORTS = ("raw", "compressed")
 
@@ -145,4 +147,5 @@ class TrackerParameters(Table):
 
 
 if __name__ == "__main__":
-    print(to_yaml(TrackerParameters), end="")
+    forms = {"yaml": to_yaml, "markdown": to_markdown}
+    print(forms[sys.argv[1]](TrackerParameters), end="")

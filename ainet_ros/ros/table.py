@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A node's parameters, described once, in a frozen dataclass.
 
-From the dataclass come the ROS descriptors, the check of every value, and a parameter file.
+From the dataclass come the ROS descriptors, the check of every value, a parameter file and a page
+of the documentation.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -145,4 +147,16 @@ def to_yaml(table: type[Table]) -> str:
         lines += textwrap.wrap(sentence, 96, initial_indent="    # ", subsequent_indent="    # ")
         entry = yaml.safe_dump({field.name: field.default}, width=1000).strip()
         lines.append(f"    {entry}")
+    return "\n".join(lines) + "\n"
+
+
+def to_markdown(table: type[Table]) -> str:
+    """A page with every parameter of a table, its default and its description."""
+    title = (table.__doc__ or "").splitlines()[0].removesuffix(".")
+    lines = [f"# {title}", "", "| parameter | default | |", "|---|---|---|"]
+    for field in dataclasses.fields(table):
+        default = json.dumps(field.default)
+        lines.append(
+            f"| `{field.name}` | `{default}` | {field.metadata['description'].sentence()} |"
+        )
     return "\n".join(lines) + "\n"
