@@ -95,6 +95,9 @@ def test_absent_targets_cost_only_the_score():
     assert quiet.giou == loud.giou == quiet.l1 == 0
 
 
+CPU = torch.device("cpu")
+
+
 class Dots(Dataset):
     """A bright square on noise: learnt in a few steps."""
 
@@ -125,7 +128,7 @@ CONFIG = TrainConfig(
 def train(folder, config=CONFIG):
     torch.manual_seed(1)
     network = create(config.preset, **config.network)
-    Trainer(config, network, Dots(), Dots(), folder).run()
+    Trainer(config, network, Dots(), Dots(), folder, CPU).run()
     return weights.load(folder / "weights.safetensors")
 
 
@@ -155,7 +158,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
 
     torch.manual_seed(1)
     with pytest.raises(Killed):
-        KilledTrainer(CONFIG, create("small", **TINY), Dots(), Dots(), tmp_path / "cut").run()
+        KilledTrainer(CONFIG, create("small", **TINY), Dots(), Dots(), tmp_path / "cut", CPU).run()
     resumed = train(tmp_path / "cut")
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
@@ -174,7 +177,7 @@ def test_frozen_blocks_keep_their_weights(tmp_path):
     network = create("small", **TINY)
     before = {k: v.clone() for k, v in network.state_dict().items()}
     config = dataclasses.replace(CONFIG, frozen_blocks=2, ema=0.0)
-    Trainer(config, network, Dots(), Dots(), tmp_path).run()
+    Trainer(config, network, Dots(), Dots(), tmp_path, CPU).run()
     changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
     assert not any(
         k.startswith(("backbone.blocks.0", "backbone.blocks.1", "backbone.pos")) for k in changed

@@ -59,7 +59,7 @@ class Trainer:
         train: Dataset,
         validation: Dataset,
         output: Path,
-        device: torch.device = torch.device("cpu"),
+        device: torch.device,
     ) -> None:
         self.config, self.output, self.device = config, output, device
         self.network = network.to(self.device)
