@@ -172,7 +172,6 @@ def test_another_configuration_does_not_take_over_a_run(tmp_path):
 
 
 def test_frozen_blocks_keep_their_weights(tmp_path):
-    start = create("small", **TINY)
     torch.manual_seed(1)
     network = create("small", **TINY)
     before = {k: v.clone() for k, v in network.state_dict().items()}
@@ -183,7 +182,6 @@ def test_frozen_blocks_keep_their_weights(tmp_path):
         k.startswith(("backbone.blocks.0", "backbone.blocks.1", "backbone.pos")) for k in changed
     )
     assert "backbone.blocks.2.fc1.weight" in changed
-    assert set(start.state_dict()) == set(before)
 
 
 def test_warm_start_takes_what_fits(tmp_path):
