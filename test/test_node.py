@@ -297,16 +297,26 @@ def test_best_effort_cameras_are_heard_and_reliable_ones_after_them(ros):
     assert ros.track(*PAIRS[1]).header.frame_id == "rgb_frame"
 
 
-def test_stamps_that_disagree_are_said(fresh, tiny):
+@pytest.mark.parametrize(
+    ("thermal_stamp", "advice"),
+    [
+        (lambda now: Time(sec=now.sec - 5, nanosec=now.nanosec), "raise slop"),
+        (lambda now: Time(), "the stamps on /thermal/image_raw do not advance"),
+    ],
+    ids=["apart", "never set"],
+)
+def test_stamps_that_do_not_pair_are_said(fresh, tiny, thermal_stamp, advice):
     process = fresh.start_tracker(tiny, slop=0.001)
-    fresh.node.create_timer(
-        0.1, lambda: fresh.rgb.publish(to_image(PAIRS[0][0], "rgb8", Header(stamp=fresh.now())))
-    )
-    fresh.node.create_timer(
-        0.1, lambda: fresh.thermal.publish(to_image(PAIRS[0][1], "mono8", Header(stamp=Time())))
-    )
+
+    def deliver():
+        now = fresh.now()
+        fresh.rgb.publish(to_image(PAIRS[0][0], "rgb8", Header(stamp=now)))
+        stamp = thermal_stamp(now)
+        fresh.thermal.publish(to_image(PAIRS[0][1], "mono8", Header(stamp=stamp)))
+
+    fresh.node.create_timer(0.1, deliver)
     fresh.spin_until(lambda: "both cameras deliver" in process.text(), "warning")
-    assert "raise slop" in process.text()
+    assert advice in process.text()
 
 
 @pytest.mark.skipif(messages.vision_msgs is None, reason="vision_msgs is not installed")

@@ -66,6 +66,8 @@ class _Stream:
         self.counts = counts
         self.queue: deque[tuple[int, int, Any]] = deque()  # aligned stamp, own stamp, message
         self.newest: int | None = None
+        self.last: int | None = None  # the last message's, late or not; outlives a fresh start
+        self.stands = False  # the last message had the stamp of the one before
         self.intervals: deque[int] = deque(maxlen=INTERVALS)
         self.late_in_a_row = 0
         self.silent_for = 0  # messages of the other stream since the last of this one
@@ -126,10 +128,15 @@ class NearestTime:
 
     @property
     def newest_difference_ns(self) -> int:
-        """Newest thermal stamp, offset added, less newest RGB stamp; 0 while one is unknown."""
-        if self._rgb.newest is None or self._thermal.newest is None:
+        """Last thermal stamp, offset added, less last RGB stamp; 0 while one is unknown."""
+        if self._rgb.last is None or self._thermal.last is None:
             return 0
-        return self._thermal.newest - self._rgb.newest
+        return self._thermal.last - self._rgb.last
+
+    @property
+    def standing(self) -> tuple[bool, bool]:
+        """Whether the RGB and the thermal stamps stand still, as where a driver sets none."""
+        return self._rgb.stands, self._thermal.stands
 
     def add_rgb(self, stamp_ns: int, message: Any) -> list[Pair]:
         """Take an RGB message; return the pairs, oldest first, that are now certain."""
@@ -144,6 +151,7 @@ class NearestTime:
         self, stream: _Stream, other: _Stream, aligned: int, stamp: int, message: Any
     ) -> list[Pair]:
         stream.counts.received += 1
+        stream.stands, stream.last = aligned == stream.last, aligned
         stream.silent_for = 0
         other.silent_for += 1
         if stream.newest is not None and aligned <= stream.newest:

@@ -261,13 +261,23 @@ class TrackerNode(Node):
             )
         if rgb > 0 and thermal > 0 and matched == 0:
             apart = self._pairing.newest_difference_ns
-            if abs(apart) > self._pairing.slop_ns:
+            standing = [
+                camera.topic
+                for camera, stands in zip(self._cameras, self._pairing.standing, strict=True)
+                if stands
+            ]
+            if standing:
+                why = (
+                    f"the stamps on {' and '.join(standing)} do not advance; does the driver "
+                    "set them?"
+                )
+            elif abs(apart) > self._pairing.slop_ns:
                 why = (
                     f"the newest thermal stamp is {apart / 1e9:+.3f} s from the newest RGB stamp, "
                     f"the slop is {self._values.slop:g} s; raise slop, or set thermal_offset"
                 )
             else:
-                why = "their stamps do not advance; do the drivers set them?"
+                why = "their stamps go back"
             self.get_logger().warning(
                 f"both cameras deliver, but no images pair: {why}", throttle_duration_sec=REPEAT_S
             )
