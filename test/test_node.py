@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 from ainet_ros.msg import Track
 from ainet_ros.ros import messages
 from ainet_ros.ros.images import decode, to_compressed, to_image
-from ainet_ros.tracker import Tracker, weights
+from ainet_ros.tracker import Tracker
 
 PAIRS, BOXES = ros_nodes.moving_scene(12)
 PERIOD_S = 0.2
@@ -69,7 +69,8 @@ def play(client, pairs):
 
 def offline(tiny, box, pairs):
     """What the tracker itself makes of the pairs after the first."""
-    tracker = Tracker(weights.load(tiny), **THRESHOLDS)
+    tracker = Tracker.load(tiny)
+    tracker.set_thresholds(**THRESHOLDS)
     tracker.init(*PAIRS[0], box)
     return [tracker.track(rgb, thermal) for rgb, thermal in pairs]
 

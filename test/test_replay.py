@@ -20,7 +20,7 @@ from ainet_ros.msg import Track
 from ainet_ros.ros.filters import stamp_ns
 from ainet_ros.ros.images import decode
 from ainet_ros.ros.replay_camera import thermal_as
-from ainet_ros.tracker import Tracker, weights
+from ainet_ros.tracker import Tracker
 from ainet_ros.vision.scenes import Scene
 from ainet_ros.vision.sources import open_source
 
@@ -169,7 +169,8 @@ def test_camera_and_tracker_answer_every_frame_at_5_hz_as_offline(ros, tiny, rec
     assert ros.set_parameter("replay_camera", paused=False)[0].successful
     ros.spin_until(lambda: not camera.alive(), "end")
     first, *rest = source
-    tracker = Tracker(weights.load(tiny), lost_below=0.0, found_above=0.0)
+    tracker = Tracker.load(tiny)
+    tracker.set_thresholds(lost_below=0.0, found_above=0.0)
     tracker.init(first.rgb, first.thermal, tuple(source.boxes[0]))
     # While the camera paused, the node went on tracking in its first pair.
     shown = [int(frame.frame_id) for frame in heard.frames]

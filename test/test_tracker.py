@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import tiny
 
-from ainet_ros.tracker import State, Tracker, Window
+from ainet_ros.tracker import State, Tracker, Window, device
 from ainet_ros.tracker.crop import extract, window
 from ainet_ros.tracker.tracker import IMAGE_MEAN, IMAGE_STD, clip, hann_window
 
@@ -34,8 +34,8 @@ def images(seed=0, height=240, width=320):
 def test_window_is_centred_and_as_wide_as_published(x, y, w, h, factor):
     view = window((x, y, w, h), factor)
     assert view.side == math.ceil(math.sqrt(w * h) * factor)
-    assert abs(view.x + view.side / 2 - (x + w / 2)) <= 0.5
-    assert abs(view.y + view.side / 2 - (y + h / 2)) <= 0.5
+    assert abs(view.x + view.side / 2 - (x + w / 2)) <= 0.5 + 1e-9
+    assert abs(view.y + view.side / 2 - (y + h / 2)) <= 0.5 + 1e-9
     assert np.allclose(view.to_image(view.to_crop((x, y, w, h))), (x, y, w, h), atol=1e-6)
 
 
@@ -199,3 +199,44 @@ def test_tracking_needs_a_target_and_sane_thresholds():
         Tracker(tiny()).track(rgb, thermal)
     with pytest.raises(ValueError, match="lost_below"):
         Tracker(tiny(), lost_below=0.8, found_above=0.5)
+
+
+def test_bfloat16_finds_what_float32_finds():
+    exact, quick = (Tracker(tiny(), precision=p) for p in (torch.float32, torch.bfloat16))
+    assert quick.network.backbone.blocks[0].fc1.weight.dtype is torch.bfloat16
+    rgb, thermal = images()
+    for tracker in (exact, quick):
+        tracker.set_thresholds(0.0, 0.0)
+        tracker.init(rgb, thermal, BOX)
+    wanted, got = (tracker.track(*images(1)) for tracker in (exact, quick))
+    assert got.box == pytest.approx(wanted.box, abs=1.0)
+    assert got.score == pytest.approx(wanted.score, abs=0.01)
+    assert got.score != wanted.score  # it does compute in another arithmetic
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "precision"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16\n", torch.bfloat16),
+        ("Features\t: fp asimd bf16 i8mm\n", torch.bfloat16),
+        ("flags\t\t: fpu avx2 avx512f\n", torch.float32),
+        ("nothing of the kind\n", torch.float32),
+        (None, torch.float32),
+    ],
+)
+def test_auto_precision_is_what_the_cpu_has_instructions_for(
+    monkeypatch, tmp_path, cpuinfo, precision
+):
+    file = tmp_path / "cpuinfo"
+    if cpuinfo is not None:
+        file.write_text(cpuinfo)
+    monkeypatch.setattr(device, "CPUINFO", file)
+    assert device.resolve_precision("auto", torch.device("cpu")) is precision
+    assert device.resolve_precision("auto", torch.device("cuda")) is torch.float32
+    assert device.resolve_precision("bfloat16", torch.device("cpu")) is torch.bfloat16
+    assert device.resolve_precision("float32", torch.device("cpu")) is torch.float32
+
+
+def test_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match=r"precision 'int4'.*auto, float32, bfloat16"):
+        device.resolve_precision("int4", torch.device("cpu"))

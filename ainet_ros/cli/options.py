@@ -22,16 +22,20 @@ def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto, cpu or cuda (default: auto, CUDA where it is there)",
     )
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        help="auto, float32 or bfloat16 (default: auto, bfloat16 on a CPU with instructions "
+        "for it)",
+    )
 
 
 def make_tracker(args: argparse.Namespace) -> Tracker:
-    """A tracker with the weights and the device of the arguments.
+    """A tracker with the weights, the device and the precision of the arguments.
 
     Raises:
-        FileNotFoundError, ValueError: weights or device cannot be had.
+        FileNotFoundError, ValueError: weights, device or precision cannot be had.
     """
-    from ainet_ros.tracker import Tracker, device, weights
+    from ainet_ros.tracker import Tracker, weights
 
-    return Tracker(
-        weights.load(args.weights or weights.DEFAULT), device=device.resolve(args.device)
-    )
+    return Tracker.load(args.weights or weights.DEFAULT, args.device, args.precision)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ainet_ros.tracker import Box, Track, Tracker, device, weights
+from ainet_ros.tracker import Box, Track, Tracker
 from ainet_ros.vision.encoding import to_rgb
 from ainet_ros.vision.registration import Registration
 from ainet_ros.vision.thermal import ToneMap
@@ -75,9 +75,7 @@ class Engine:
         Raises ValueError or OSError naming what is wrong: weights, device or parameters.
         """
         settings = Settings.of(parameters)
-        tracker = Tracker(
-            weights.load(parameters.weights), device=device.resolve(parameters.device)
-        )
+        tracker = Tracker.load(parameters.weights, parameters.device, parameters.precision)
         blank = np.zeros((64, 64, 3), np.uint8)
         tracker.init(blank, blank, (16.0, 16.0, 32.0, 32.0))
         tracker.track(blank, blank)

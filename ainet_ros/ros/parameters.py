@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 
 from ainet_ros.tracker import weights
+from ainet_ros.tracker.device import PRECISIONS
 from ainet_ros.tracker.tracker import FOUND_ABOVE, LOST_BELOW
 from ainet_ros.vision import registration, thermal
 
@@ -33,6 +34,13 @@ class TrackerParameters(Table):
         "auto",
         "Where the network runs: auto (CUDA where there is a GPU, else the CPU), cpu, cuda or "
         "cuda:N.",
+        read_only=True,
+    )
+    precision: str = parameter(
+        "auto",
+        "Arithmetic of the network's matrix products; auto is bfloat16 on a CPU with instructions "
+        "for it, else float32.",
+        choices=PRECISIONS,
         read_only=True,
     )
     rgb_transport: str = parameter(

@@ -5,19 +5,22 @@ from __future__ import annotations
 
 import enum
 import math
+import os
 import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ainet_ros.network import AINet
 from ainet_ros.network.head import decode
 from ainet_ros.network.model import Template
 
+from . import weights
 from .crop import Box, Image, Window, extract, window
+from .device import resolve, resolve_precision
 
 TEMPLATE_FACTOR = 2.0
 SEARCH_FACTOR = 4.0
@@ -72,12 +75,23 @@ class Tracker:
         network: AINet,
         *,
         device: str | torch.device = "cpu",
+        precision: torch.dtype = torch.float32,
         lost_below: float = LOST_BELOW,
         found_above: float = FOUND_ABOVE,
     ) -> None:
-        """Raises ValueError unless 0 <= lost_below <= found_above <= 1."""
+        """The network moves to `device`; where `precision` is bfloat16, its large matrices become
+        that, for good. Raises ValueError unless 0 <= lost_below <= found_above <= 1.
+        """
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
+        self._autocast = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=precision == torch.bfloat16
+        )
+        if precision == torch.bfloat16:
+            for module in self.network.modules():
+                if isinstance(module, nn.Linear | nn.Conv2d):
+                    # Else autocast would convert each weight anew for every frame.
+                    module.to(torch.bfloat16)
         self.set_thresholds(lost_below, found_above)
         config = network.config
         self._template_size, self._search_size = config.template_size, config.search_size
@@ -91,6 +105,22 @@ class Tracker:
         self._embedded: Template | None = None
         self._box: Box = (0.0, 0.0, 0.0, 0.0)
         self._state = State.TRACKING
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | os.PathLike[str] = weights.DEFAULT,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> Tracker:
+        """A tracker from a weights file, on a device and in a precision by name.
+
+        Raises FileNotFoundError or ValueError as `weights.load`, `resolve` and
+        `resolve_precision` do.
+        """
+        where = resolve(device)
+        dtype = resolve_precision(precision, where)
+        return cls(weights.load(name_or_path), device=where, precision=dtype)
 
     def set_thresholds(self, lost_below: float, found_above: float) -> None:
         """Change the hysteresis. Raises ValueError unless 0 <= lost_below <= found_above <= 1."""
@@ -114,7 +144,8 @@ class Tracker:
         view = window(box, TEMPLATE_FACTOR)
         self._fill(self._template, rgb, thermal, view)
         template_box = torch.tensor([view.to_crop(box)], device=self.device)
-        self._embedded = self.network.embed_template(self._template, template_box)
+        with self._autocast:
+            self._embedded = self.network.embed_template(self._template, template_box)
         self._box = box
         self._state = State.TRACKING
 
@@ -131,7 +162,8 @@ class Tracker:
         view = window(self._box, SEARCH_FACTOR)
         self._fill(self._search, rgb, thermal, view)
         prepared = time.perf_counter()
-        output = self.network.match(self._embedded, self._search)
+        with self._autocast:
+            output = self.network.match(self._embedded, self._search)
         # The window prefers the middle; the score that is reported is the network's own.
         chosen = output.score_map * self._hann
         found = decode(chosen, output.size_map, output.offset_map)  # (1, 4)
