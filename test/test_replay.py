@@ -87,6 +87,39 @@ def test_every_pair_of_a_recording_comes_in_order_with_equal_stamps(ros, recordi
         np.testing.assert_array_equal(decode(thermal), frames[number].thermal)
 
 
+HELD_UP = """
+import rclpy
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+
+rclpy.init()
+node = rclpy.create_node("held_up")
+node.create_subscription(
+    Image,
+    "rgb/image_raw",
+    lambda image: print(image.header.stamp.sec * 10**9 + image.header.stamp.nanosec, flush=True),
+    qos_profile_sensor_data,
+)
+rclpy.spin(node)
+"""
+
+
+def test_large_images_outlast_a_reader_that_is_held_up(ros):
+    """Best effort, 921,600 bytes each: more than Fast DDS's own shared memory holds."""
+    heard = Heard(ros)
+    start_paused(ros, heard, rate=10.0)
+    assert len(heard.rgb[0].data) == 640 * 480 * 3
+    reader = ros.run([sys.executable, "-c", HELD_UP])
+    ros.spin_until(lambda: reader.text(), "image")
+    reader.send(signal.SIGSTOP)
+    sent = len(heard.rgb)
+    ros.spin_until(lambda: len(heard.rgb) >= sent + 4, "images")
+    meanwhile = [stamp_ns(image.header.stamp) for image in heard.rgb[sent + 1 : sent + 4]]
+    reader.send(signal.SIGCONT)
+    ros.spin_until(lambda: str(meanwhile[-1]) in reader.text(), "images after the pause")
+    assert {str(stamp) for stamp in meanwhile} <= set(reader.text().split())
+
+
 def test_offset_and_encodings(ros, recording):
     heard = Heard(ros)
     start_paused(

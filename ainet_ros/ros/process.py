@@ -4,18 +4,35 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 
 import rclpy
+from ament_index_python.packages import get_package_share_path
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.exceptions import NotInitializedException
 from rclpy.executors import ExternalShutdownException
 
+FAST_DDS_2 = ("humble", "jazzy")
+"""Distributions whose Fast DDS reads FASTRTPS_DEFAULT_PROFILES_FILE."""
+DDS_SETTINGS = (
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+    "FASTRTPS_DEFAULT_PROFILES_FILE",
+    "FASTDDS_BUILTIN_TRANSPORTS",
+)
+
 
 @contextlib.contextmanager
 def ros(args: list[str] | None) -> Iterator[None]:
-    """ROS from its start to its end; Ctrl-C and SIGTERM end the block without an error."""
+    """ROS from its start to its end; Ctrl-C and SIGTERM end the block without an error.
+
+    Fast DDS gets config/fastdds.xml where the environment names no settings of its own.
+    """
+    if not any(os.environ.get(name) for name in DDS_SETTINGS):
+        library = "FASTRTPS" if os.environ.get("ROS_DISTRO") in FAST_DDS_2 else "FASTDDS"
+        profiles = get_package_share_path("ainet_ros") / "config" / "fastdds.xml"
+        os.environ[f"{library}_DEFAULT_PROFILES_FILE"] = str(profiles)
     rclpy.init(args=args)
     try:
         yield
