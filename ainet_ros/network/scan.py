@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,24 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import ainet_ros
+
+
+class Scan(NamedTuple):
+    """A scan's arguments: see `selective_scan_fn`."""
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    delta_bias: Tensor | None
+    delta_softplus: bool
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return self[:-1]
 
 
 def selective_scan_fn(
@@ -68,14 +86,15 @@ def selective_scan_fn(
         B = B.squeeze(1)
     if C.ndim == 4 and C.shape[1] == 1:
         C = C.squeeze(1)
-    _check(u, delta, A, B, C, D, z, delta_bias)
+    scan = Scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    _check(scan)
     if backend is None:
         backend = _fastest(u)
     elif backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
-    tensors = (None if t is None else t.to(dtype) for t in (u, delta, A, B, C, D, z, delta_bias))
-    out, last = BACKENDS[backend](*tensors, delta_softplus)
+    tensors = (None if t is None else t.to(dtype) for t in scan.tensors)
+    out, last = BACKENDS[backend](Scan._make([*tensors, delta_softplus]))
     out = out.to(u.dtype)
     return (out, last) if return_last_state else out
 
@@ -86,16 +105,8 @@ def _fastest(u: Tensor) -> str:
     return "cpp" if u.device.type == "cpu" and _library is not None else "torch"
 
 
-def _check(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-) -> None:
+def _check(scan: Scan) -> None:
+    u, A = scan.u, scan.A
     if u.ndim != 3 or u.shape[2] == 0:
         raise ValueError(
             f"u must be (batch, channels, length) with length > 0, got {tuple(u.shape)}"
@@ -104,17 +115,12 @@ def _check(
         raise ValueError(f"A must be (channels, states), got {tuple(A.shape)}")
     batch, channels, length = u.shape
     states = A.shape[1]
-    expected = {
-        "u": (u, (batch, channels, length)),
-        "delta": (delta, (batch, channels, length)),
-        "A": (A, (channels, states)),
-        "B": (B, (batch, states, length)),
-        "C": (C, (batch, states, length)),
-        "D": (D, (channels,)),
-        "z": (z, (batch, channels, length)),
-        "delta_bias": (delta_bias, (channels,)),
-    }
-    for name, (tensor, shape) in expected.items():
+    series, of_states = (batch, channels, length), (batch, states, length)
+    shapes = (
+        *(series, series, (channels, states), of_states, of_states),
+        *((channels,), series, (channels,)),
+    )
+    for name, tensor, shape in zip(Scan._fields, scan.tensors, shapes, strict=False):
         if tensor is None:
             continue
         if tensor.shape != shape:
@@ -125,26 +131,17 @@ def _check(
             raise ValueError(f"{name} is on {tensor.device} and u on {u.device}: use one device")
 
 
-# ---- Backends: all arguments in the scan's dtype to (out, last state) ---------------------------
+# ---- Backends: a scan, all of it in the scan's dtype, to (out, last state) ----------------------
 
 
-def _reference(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> tuple[Tensor, Tensor]:
+def _reference(scan: Scan) -> tuple[Tensor, Tensor]:
     """The equations of selective_scan_fn as they stand: discretized, then step by step.
 
     As in mamba_ssm's own reference and the published network without a GPU, the discretized A and
     B of all steps are in memory at once: twice batch * channels * length * states numbers.
     """
-    delta = _discretize(delta, delta_bias, delta_softplus)
+    u, _, A, B, C = scan[:5]
+    delta = _discretized_delta(scan)
     decays = torch.exp(delta.unsqueeze(-1) * A.unsqueeze(1))  # (batch, channels, length, states)
     inputs = (delta * u).unsqueeze(-1) * B.transpose(1, 2).unsqueeze(1)  # the same
     h = u.new_zeros(*u.shape[:2], A.shape[1])  # (batch, channels, states)
@@ -153,24 +150,14 @@ def _reference(
         h = decay * h + input
         outputs.append((h * C_t.unsqueeze(1)).sum(-1))  # (batch, channels)
     y = torch.stack(outputs, -1)  # (batch, channels, length)
-    return _finish(y, u, D, z), h
+    return _finish(y, scan), h
 
 
 _SEGMENT = 8
 """Steps whose intermediate tensors the backward pass of the torch form holds at once."""
 
 
-def _chunked(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> tuple[Tensor, Tensor]:
+def _chunked(scan: Scan) -> tuple[Tensor, Tensor]:
     """The scan in torch operations, O(sqrt(length)) of them one after the other.
 
     The sequence is cut into about sqrt(length) chunks of as many steps. All chunks go through
@@ -179,7 +166,8 @@ def _chunked(
     is always exp of a sum of delta A, never an inverse of it, so that nothing overflows which
     does not in the definition. Memory: O(batch channels states sqrt(length)).
     """
-    delta = _discretize(delta, delta_bias, delta_softplus)
+    u, _, A, B, C = scan[:5]
+    delta = _discretized_delta(scan)
     length = u.shape[-1]
     steps = math.ceil(math.sqrt(length))
     chunks = math.ceil(length / steps)
@@ -223,19 +211,20 @@ def _chunked(
         first.append(decay_c * first[-1] + from_zero_c)
     _, outputs = through(torch.stack(first[:-1], 2), output=True)
     y = torch.stack(outputs, -1).flatten(2)[..., :length]  # (batch, channels, length)
-    return _finish(y, u, D, z), first[-1]
+    return _finish(y, scan), first[-1]
 
 
-def _discretize(delta: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
-    if bias is not None:
-        delta = delta + bias[:, None]
-    return F.softplus(delta) if softplus else delta
+def _discretized_delta(scan: Scan) -> Tensor:
+    delta = scan.delta
+    if scan.delta_bias is not None:
+        delta = delta + scan.delta_bias[:, None]
+    return F.softplus(delta) if scan.delta_softplus else delta
 
 
-def _finish(y: Tensor, u: Tensor, D: Tensor | None, z: Tensor | None) -> Tensor:
-    if D is not None:
-        y = y + D[:, None] * u
-    return y if z is None else y * F.silu(z)
+def _finish(y: Tensor, scan: Scan) -> Tensor:
+    if scan.D is not None:
+        y = y + scan.D[:, None] * scan.u
+    return y if scan.z is None else y * F.silu(scan.z)
 
 
 def _load_mamba_ssm() -> Callable[..., tuple[Tensor, Tensor]] | None:
@@ -251,10 +240,10 @@ def _load_mamba_ssm() -> Callable[..., tuple[Tensor, Tensor]] | None:
 _mamba_ssm = _load_mamba_ssm()
 
 
-def _cuda(*arguments: Any) -> tuple[Tensor, Tensor]:
+def _cuda(scan: Scan) -> tuple[Tensor, Tensor]:
     if _mamba_ssm is None:
         raise ValueError("backend 'cuda' needs a GPU and mamba_ssm with its CUDA extension")
-    return _mamba_ssm(*arguments, return_last_state=True)
+    return _mamba_ssm(*scan, return_last_state=True)
 
 
 # ---- The C++ kernel -----------------------------------------------------------------------------
@@ -325,22 +314,11 @@ def _load_library() -> ctypes.CDLL | None:
 _library = _load_library()
 
 
-def _cpp(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> tuple[Tensor, Tensor]:
+def _cpp(scan: Scan) -> tuple[Tensor, Tensor]:
     if _library is None:
         raise ValueError("backend 'cpp' is not there: build the package with a C++ compiler")
-    tensors = (u, delta, A, B, C, D, z, delta_bias)
-    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    out, last, _ = _scan(*tensors, delta_softplus, save)
+    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in scan.tensors)
+    out, last, _ = _scan(*scan, save)
     return out, last
 
 
@@ -358,12 +336,12 @@ def _scan(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(out, last state, states before each chunk: none unless `save`, for a backward pass)."""
-    A, D, delta_bias = A.contiguous(), _contiguous(D), _contiguous(delta_bias)
+    scan = _scan_of(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     out, last, saved = _scan_outputs(u, A, save)
     _call(
         "forward",
         u.dtype,
-        **_common_fields(u, delta, A, B, C, D, z, delta_bias, delta_softplus),
+        **_common_fields(scan),
         out=_Series.of(out),
         last=_pointer(last),
         saved=_pointer(saved) if save else None,
@@ -403,11 +381,11 @@ def _scan_backward(
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u, delta, A, B, C, D, z (empty where there is no z), delta_bias."""
-    A, D, delta_bias = A.contiguous(), _contiguous(D), _contiguous(delta_bias)
+    scan = _scan_of(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     grad_last = _contiguous(grad_last)
     gradients = _scan_gradients(u, delta, A, z)
     grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias = gradients
-    common = _common_fields(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    common = _common_fields(scan)
     # A part for each thread, which has some of the channels: B and C are common to all.
     parts = u.new_empty(2, common["threads"], u.shape[0], u.shape[2], A.shape[1])
     _call(
@@ -450,20 +428,10 @@ def _scan_gradients(
 
 @_scan_backward.register_fake
 def _(
-    grad_out: Tensor,
-    grad_last: Tensor | None,
-    saved: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
+    grad_out: Tensor, grad_last: Tensor | None, saved: Tensor, *arguments: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _scan_gradients(u, delta, A, z)
+    scan = Scan(*arguments)
+    return _scan_gradients(scan.u, scan.delta, scan.A, scan.z)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -493,19 +461,18 @@ def _call(direction: str, dtype: torch.dtype, **fields: Any) -> None:
         raise MemoryError("the selective scan could not allocate its buffers")
 
 
-def _common_fields(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> dict[str, Any]:
+def _scan_of(*arguments: Any) -> Scan:
+    """A scan whose A, D and delta_bias are contiguous, as the kernel takes them."""
+    scan = Scan(*arguments)
+    return scan._replace(
+        A=scan.A.contiguous(), D=_contiguous(scan.D), delta_bias=_contiguous(scan.delta_bias)
+    )
+
+
+def _common_fields(scan: Scan) -> dict[str, Any]:
+    u = scan.u
     batch, channels, length = u.shape
-    states = A.shape[1]
+    states = scan.A.shape[1]
     vectors = math.ceil(channels * u.element_size() / 64)  # of channels, as AVX-512 has them
     return {
         "batch": batch,
@@ -514,15 +481,15 @@ def _common_fields(
         "states": states,
         "chunk": _CHUNK,
         "threads": max(1, min(torch.get_num_threads(), vectors, u.numel() * states // _GRAIN)),
-        "softplus": delta_softplus,
+        "softplus": scan.delta_softplus,
         "u": _Series.of(u),
-        "delta": _Series.of(delta),
-        "z": _Series.of(z),
-        "B": _Series.of(B),
-        "C": _Series.of(C),
-        "A": _pointer(A),
-        "D": _pointer(D),
-        "bias": _pointer(delta_bias),
+        "delta": _Series.of(scan.delta),
+        "z": _Series.of(scan.z),
+        "B": _Series.of(scan.B),
+        "C": _Series.of(scan.C),
+        "A": _pointer(scan.A),
+        "D": _pointer(scan.D),
+        "bias": _pointer(scan.delta_bias),
     }
 
 
@@ -542,7 +509,7 @@ def _empty_like_series(series: Tensor) -> Tensor:
     return series.new_empty(batch, channels, length)
 
 
-BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+BACKENDS: dict[str, Callable[[Scan], tuple[Tensor, Tensor]]] = {
     "reference": _reference,
     "torch": _chunked,
     "cpp": _cpp,
