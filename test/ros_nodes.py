@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +93,15 @@ class Process:
             assert self._process.poll() is None, f"the node ended:\n{self.text()}"
             assert time.monotonic() < deadline, f"no {text!r} in the log:\n{self.text()}"
             time.sleep(0.05)
+
+    def wait_for_library(self, name):
+        """Until the process has loaded it."""
+        maps = Path("/proc", str(self._process.pid), "maps")
+        deadline = time.monotonic() + PATIENCE_S
+        while name not in maps.read_text():
+            assert self._process.poll() is None, f"the process ended:\n{self.text()}"
+            assert time.monotonic() < deadline, f"{name} was not loaded:\n{self.text()}"
+            time.sleep(0.01)
 
     def send(self, number):
         self._process.send_signal(number)

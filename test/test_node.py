@@ -4,6 +4,7 @@
 
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2 (make setup, or a distribution)")
 
 import ros_nodes
+from ament_index_python.packages import get_package_prefix
 from builtin_interfaces.msg import Time
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
@@ -349,6 +351,15 @@ def test_signals_end_the_node_with_status_0(fresh, tiny, number):
     process.send(number)
     assert process.wait(10) == 0
     assert "Traceback" not in process.text()
+
+
+def test_ctrl_c_while_torch_is_imported_ends_the_node_with_status_0(fresh):
+    executable = Path(get_package_prefix("ainet_ros"), "lib/ainet_ros/tracker_node")
+    process = fresh.run([str(executable)])
+    process.wait_for_library("libtorch_cpu")
+    process.send(signal.SIGINT)
+    assert process.wait() == 0
+    assert process.text() == ""
 
 
 def test_compressed_cameras_in_a_namespace_with_16_bit_png(fresh, tiny):
