@@ -23,6 +23,14 @@ def read(path: str | PathLike[str]) -> Boxes:
         FileNotFoundError: there is no such file.
         ValueError: a line does not hold four numbers (the message names it), or none is there.
     """
+    return masked(read_raw(path))
+
+
+def read_raw(path: str | PathLike[str]) -> Boxes:
+    """The values of such a file as they stand, invalid boxes too: (N, 4) float64.
+
+    Raises as `read` does.
+    """
     rows = []
     lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
@@ -33,11 +41,16 @@ def read(path: str | PathLike[str]) -> Boxes:
         except ValueError:
             row = []
         if len(row) != 4:
-            raise ValueError(f"{path}:{number}: expected x,y,w,h, found {line.strip()!r}")
+            raise ValueError(f"{path}:{number}: expected four numbers, found {line.strip()!r}")
         rows.append(row)
     if not rows:
         raise ValueError(f"{path}: no boxes in the file")
-    boxes = np.array(rows)
+    return np.array(rows)
+
+
+def masked(boxes: Boxes) -> Boxes:
+    """A copy of (N, 4) boxes with NaN rows where the box is invalid, as `read` has it."""
+    boxes = boxes.copy()
     boxes[~(np.isfinite(boxes).all(1) & (boxes[:, 2:] > 0).all(1))] = np.nan
     return boxes
 

@@ -15,13 +15,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from . import boxes as box_files
+from . import truth as truth_files
+from .boxes import Boxes
 from .encoding import decode_compressed, from_opencv, to_rgb
 
 # Names of the two streams in LasHeR, RGBT234 and RGBT210; VTUAV; GTOT.
 STREAMS = (("visible", "infrared"), ("rgb", "ir"), ("v", "i"))
-# Truth in pixels of the RGB image first; in aligned recordings the three are equal.
-TRUTH_FILES = ("visible.txt", "init.txt", "infrared.txt")
 RGB_TOPIC = "rgb/image_raw"
 THERMAL_TOPIC = "thermal/image_raw"
 DEFAULT_RATE = 30.0  # Hz, of folders and of videos that do not say theirs
@@ -54,12 +53,16 @@ class Source(ABC):
         name: of the recording.
         rate: frames a second.
         boxes: (M, 4) float64 x, y, w, h in pixels of the RGB image, true boxes of the first M
-            frames, NaN rows where the target is not to be seen; None where none are known.
+            frames, NaN rows where the target is not to be seen or nobody labelled it; None where
+            none are known.
+        truth: the labels of both modalities, as they stand in the files; None where there are no
+            files.
     """
 
     name: str
     rate: float
-    boxes: box_files.Boxes | None = None
+    boxes: Boxes | None = None
+    truth: truth_files.Truth | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -120,9 +123,14 @@ def open_source(
 
 def is_sequence(path: Path) -> bool:
     """Whether a folder holds a pair of image folders or videos with true boxes."""
-    return any((path / name).is_file() for name in TRUTH_FILES) and any(
-        all((path / name).is_dir() or _video(path, name) for name in names) for names in STREAMS
+    return any((path / name).is_file() for name in truth_files.FILES) and any(
+        all(has_stream(path, name) for name in names) for names in STREAMS
     )
+
+
+def has_stream(path: Path, name: str) -> bool:
+    """Whether a folder holds a stream of that name, a folder of images or a video."""
+    return (path / name).is_dir() or _video(path, name) is not None
 
 
 class FolderSource(Source):
@@ -137,18 +145,28 @@ class FolderSource(Source):
             raise ValueError(
                 f"{root}: {folders[0].name} has {counts[0]} images, {folders[1].name} {counts[1]}"
             )
-        self.boxes = _truth(root, len(self))
+        self.truth = truth_files.read(root, [_number(file) for file in self._files[0]])
+        self.boxes = self.truth.boxes if self.truth else None
 
     def __len__(self) -> int:
         return len(self._files[0])
 
+    def __getitem__(self, index: int) -> Frame:
+        """The frame of an index from 0; ValueError where an image of it cannot be decoded."""
+        rgb, thermal = (files[index] for files in self._files)
+        with errors_at(rgb):
+            color = to_rgb(decode_compressed(rgb.read_bytes()))
+        with errors_at(thermal):
+            heat = decode_compressed(thermal.read_bytes())
+        return Frame(color, heat, stamp_of(index, self.rate), rgb.stem)
+
     def __iter__(self) -> Iterator[Frame]:
-        for index, (rgb, thermal) in enumerate(zip(*self._files, strict=True)):
-            with errors_at(rgb):
-                color = to_rgb(decode_compressed(rgb.read_bytes()))
-            with errors_at(thermal):
-                heat = decode_compressed(thermal.read_bytes())
-            yield Frame(color, heat, stamp_of(index, self.rate), rgb.stem)
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def files(self) -> list[tuple[Path, Path]]:
+        """The images, RGB and thermal, of each frame."""
+        return list(zip(*self._files, strict=True))
 
 
 class VideoSource(Source):
@@ -171,7 +189,8 @@ class VideoSource(Source):
             raise ValueError(f"{files[0]}: no frames in the video")
         self._count = counts[0]
         self.rate = rate or (rates[0] if 0 < rates[0] < 1000 else DEFAULT_RATE)
-        self.boxes = _truth(root, len(self))
+        self.truth = truth_files.read(root, range(self._count))
+        self.boxes = self.truth.boxes if self.truth else None
 
     def __len__(self) -> int:
         return self._count
@@ -230,14 +249,10 @@ def _open_video(file: Path) -> cv2.VideoCapture:
     return video
 
 
-def _truth(root: Path, frames: int) -> box_files.Boxes | None:
-    file = next((root / name for name in TRUTH_FILES if (root / name).is_file()), None)
-    if file is None:
-        return None
-    truth = box_files.read(file)
-    if len(truth) > frames:
-        raise ValueError(f"{file}: {len(truth)} boxes for {frames} frames")
-    return truth
+def _number(file: Path) -> int:
+    """The number in an image's name, the last one; -1 where there is none."""
+    digits = re.findall(r"\d+", file.stem)
+    return int(digits[-1]) if digits else -1
 
 
 @contextmanager
