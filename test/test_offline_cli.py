@@ -43,7 +43,7 @@ class TestOnePass:
 
     def test_starts_from_the_given_box(self, folder, tracker):
         source = open_source(folder / "scene_0")
-        start = one_pass.true_boxes(source)[0].tolist()
+        start = source.boxes[0].tolist()
         steps = []
         result = one_pass.run(tracker, source, start, on_step=steps.append)
         assert result.boxes.shape == (COUNT, 4)
@@ -106,27 +106,6 @@ class TestOnePass:
             one_pass.run(
                 tracker, source, scene.boxes[0].tolist(), registration=Registration("none")
             )
-
-    def test_sequences_of_a_folder(self, folder, tmp_path):
-        found, others = one_pass.find_sequences(folder)
-        assert [path.name for path in found] == ["scene_0", "scene_1"]
-        assert [path.name for path in others] == ["notes"]
-        assert one_pass.find_sequences(found[0]) == ([found[0]], [])
-        with pytest.raises(ValueError, match="no sequence"):
-            one_pass.find_sequences(tmp_path)
-        with pytest.raises(FileNotFoundError, match="nowhere"):
-            one_pass.find_sequences(tmp_path / "nowhere")
-
-    @pytest.mark.parametrize("text", ["0,0,0,0\n1,2,3,4\n", "1,2,3,4\n", None])
-    def test_truth_that_nothing_can_be_scored_by(self, tmp_path, text):
-        scene = Scene(0, frames=3, size=(160, 120))
-        scene.write(tmp_path / "clip")
-        for file in (tmp_path / "clip").glob("*.txt"):
-            file.unlink()
-        if text:
-            (tmp_path / "clip" / "init.txt").write_text(text)
-        with pytest.raises(ValueError, match="clip: true boxes of the first frame"):
-            one_pass.true_boxes(open_source(tmp_path / "clip"))
 
 
 class TestEvaluate:

@@ -6,19 +6,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from ainet_ros.tracker import Box, State, Timing, Track, Tracker
-from ainet_ros.vision.boxes import Boxes
+from ainet_ros.tracker import Box, State, Timing, Track
 from ainet_ros.vision.registration import Registration
-from ainet_ros.vision.sources import Frame, Source, is_sequence
+from ainet_ros.vision.sources import Frame, Source
 from ainet_ros.vision.thermal import ToneMap
 
 STREAMS = ("both", "rgb", "thermal")
+_Image = npt.NDArray[np.uint8]
+
+
+class PairTracker(Protocol):
+    """What is evaluated: `ainet_ros.tracker.Tracker`, or `opencv.OpenCVTracker`."""
+
+    device: torch.device
+
+    def init(self, rgb: _Image, thermal: _Image, box: Box) -> None:
+        """Starts on a target."""
+
+    def track(self, rgb: _Image, thermal: _Image) -> Track:
+        """Finds it in the next frame."""
 
 
 class Step(NamedTuple):
@@ -51,21 +63,8 @@ class Result:
     fps: float
 
 
-def true_boxes(source: Source) -> Boxes:
-    """The true boxes of a recording, (M, 4) as in `Source`, fit to start from and to score by.
-
-    Raises:
-        ValueError: the first frame's is not known, or no other frame's.
-    """
-    if source.boxes is None or len(source.boxes) < 2 or np.isnan(source.boxes[0]).any():
-        raise ValueError(
-            f"{source.name}: true boxes of the first frame and of at least one more are needed"
-        )
-    return source.boxes
-
-
 def run(
-    tracker: Tracker,
+    tracker: PairTracker,
     source: Source,
     box: Sequence[float],
     *,
@@ -113,30 +112,6 @@ def run(
             on_step(Step(frame, thermal, track))
     fps = (len(boxes) - 1) / seconds if seconds > 0 else np.nan
     return Result(np.array(boxes, np.float64), np.array(scores, np.float64), fps)
-
-
-def find_sequences(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Finds the sequences with true boxes: the folder itself, or those in it.
-
-    Returns:
-        The sequences and the folders that are none, each in order of their names.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: there is no sequence.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
-    if is_sequence(folder):
-        return [folder], []
-    inner = sorted(path for path in folder.iterdir() if path.is_dir())
-    sequences = [path for path in inner if is_sequence(path)]
-    if not sequences:
-        raise ValueError(
-            f"{folder}: no sequence here or one level down; a sequence is a folder with "
-            "visible/, infrared/ and init.txt"
-        )
-    return sequences, [path for path in inner if path not in sequences]
 
 
 def _streams(

@@ -25,7 +25,9 @@ from .truth import Truth
 
 NAMES = ("gtot", "rgbt210", "rgbt234", "lasher", "vtuav")
 TITLES = dict(zip(NAMES, ("GTOT", "RGBT210", "RGBT234", "LasHeR", "VTUAV"), strict=True))
-ATTRIBUTES = {
+SIZES = dict(zip(NAMES, (50, 210, 234, 245, 176), strict=True))
+"""Sequences in the whole benchmark; LasHeR's test set, VTUAV's short-term test set."""
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "gtot": (),
     "rgbt210": tuple("BC CM DEF FM HO LI LR MB NO TC PO SC".split()),
     "rgbt234": tuple("BC CM DEF FM HO LI LR MB NO TC PO SC".split()),
