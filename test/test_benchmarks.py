@@ -173,6 +173,7 @@ class TestFaults:
             (lambda odd: (odd / "visible.txt").write_text("1,2,3,x\n"), "visible.txt:1"),
             (lambda odd: (odd / "infrared.txt").write_text("1,2,3,4\n"), "infrared.txt 1"),
             (lambda odd: (odd / "init.txt").write_text("1,2,0,4\n"), "first true box, 1,2,0,4"),
+            (lambda odd: [(odd / name).write_text("1,2,3,4\n") for name in SAME], "one more"),
             (lambda odd: (odd / "visible" / "v000002.jpg").unlink(), "visible has 3 images"),
             (lambda odd: (odd / "infrared").rename(odd / "thermal"), "no infrared beside visible"),
             (lambda odd: [file.unlink() for file in odd.glob("*.txt")], "no true boxes beside"),

@@ -105,7 +105,8 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"{len(result.boxes)} frames, {result.fps:.1f} frames a second, {sum(lost)} lost")
     if truth is not None and len(truth) > 1:
-        score = metrics.score(result.boxes, truth)
+        labelled = source.labelled
+        score = metrics.score(result.boxes, truth[labelled], frames=labelled)
         print(f"success (AUC) {score.auc:.3f}, precision at 20 px {score.precision:.3f}")
     print(f"written to {args.output}: boxes.txt, scores.txt, track.mp4, score.png")
     return 0

@@ -61,17 +61,23 @@ class Share:
 
     rank: int = 0
     count: int = 1
+    local: int = 0
+    """Its number among those of its machine."""
 
     @classmethod
     def from_environment(cls) -> Share:
         """As torchrun says it; all of it without torchrun.
 
-        Raises ValueError where RANK and WORLD_SIZE are no numbers that fit together.
+        Raises ValueError where its variables are no numbers that fit together.
         """
-        rank, count = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-        if not (rank.isdecimal() and count.isdecimal() and int(rank) < int(count)):
-            raise ValueError(f"RANK {rank!r} and WORLD_SIZE {count!r} do not fit together")
-        return cls(int(rank), int(count))
+        values = [
+            os.environ.get(name, default)
+            for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+        ]
+        rank, count, local = (int(v) if v.isdecimal() else -1 for v in values)
+        if not (0 <= rank < count and local >= 0):
+            raise ValueError(f"RANK, WORLD_SIZE, LOCAL_RANK {values} do not fit together")
+        return cls(rank, count, local)
 
     def of(self, sequences: Sequence[benchmarks.Sequence]) -> list[benchmarks.Sequence]:
         """The share of the sequences, about as many frames for each process."""
@@ -163,7 +169,7 @@ class Runner:
     ) -> Iterator[tuple[benchmarks.Sequence, str | None]]:
         if not todo:
             return
-        tracker = self.make()
+        tracker = self._make()
         for sequence in todo:
             bar.set_description(sequence.name)
             yield sequence, self._run_one(sequence, tracker, lambda: bar.update())
@@ -186,7 +192,8 @@ class Runner:
             try:
                 while jobs:
                     done, _ = wait(jobs, POLL, FIRST_COMPLETED)
-                    bar.update(start + frames.value - bar.n)
+                    if (advance := start + frames.value - bar.n) > 0:
+                        bar.update(advance)
                     for job in done:
                         yield jobs.pop(job), job.result()
             except BrokenProcessPool:
@@ -196,6 +203,12 @@ class Runner:
                 ) from None
             finally:
                 pool.shutdown(cancel_futures=True)
+
+    def _make(self) -> one_pass.PairTracker:
+        """The tracker, on this process's own GPU of several."""
+        if self.share.count > 1 and torch.cuda.is_available():
+            torch.cuda.set_device(self.share.local % torch.cuda.device_count())
+        return self.make()
 
     def _run_one(
         self,
@@ -284,7 +297,7 @@ def _work(sequence: benchmarks.Sequence) -> str | None:
             _Worker.frames.value += 1
 
     # Not in `_start_worker`, whose errors would not reach the user.
-    _Worker.tracker = _Worker.tracker or _Worker.runner.make()
+    _Worker.tracker = _Worker.tracker or _Worker.runner._make()
     return _Worker.runner._run_one(sequence, _Worker.tracker, count)
 
 

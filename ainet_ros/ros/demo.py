@@ -213,8 +213,9 @@ def summarize(operator: Operator, source: Source, rate: float) -> dict[str, Any]
     }
     truth = source.boxes
     assert truth is not None
-    if len(truth) > first + 1:
-        score = metrics.score(all_boxes(operator, truth), truth[first:])
+    labelled = source.labelled[source.labelled >= first]
+    if len(labelled) > 1:
+        score = metrics.score(all_boxes(operator, truth), truth[labelled], frames=labelled - first)
         summary["auc"] = round(score.auc, 4)
         summary["precision"] = round(score.precision, 4)
         summary["normalized_precision"] = round(score.normalized_precision, 4)

@@ -64,6 +64,13 @@ class Source(ABC):
     boxes: Boxes | None = None
     truth: truth_files.Truth | None = None
 
+    @property
+    def labelled(self) -> npt.NDArray[np.int64]:
+        """The frames whose boxes somebody labelled, be it as not to be seen."""
+        if self.truth is not None:
+            return self.truth.frames
+        return np.arange(0 if self.boxes is None else len(self.boxes))
+
     @abstractmethod
     def __len__(self) -> int: ...
 
