@@ -137,10 +137,11 @@ def test_attributes_with_a_file_for_each(tmp_path):
         (folder / f"{name}.txt").write_text(
             {"TC": "1\n1\n0\n", "BC": "1\n1\n1"}.get(name, "0 0 0")
         )
+    (folder / "AAA.txt").write_text("1\n0\n0\n")  # one that the benchmark does not know
     benchmark = open_benchmark(tmp_path / "RGBT234")
-    assert benchmark.attributes == ("BC", "TC")
+    assert benchmark.attributes == ("BC", "TC", "AAA")
     assert {s.name: s.attributes for s in benchmark.sequences} == {
-        "afterrain": {"BC"}, "walk": {"BC", "TC"}
+        "afterrain": {"BC"}, "walk": {"BC", "TC", "AAA"}
     }  # fmt: skip
     (folder / "MB.txt").write_text("0\n1\n")
     benchmark = open_benchmark(tmp_path / "RGBT234")

@@ -127,8 +127,10 @@ class TestRunner:
         assert "2 trackers side by side" in runner.read(run.results, run.sequences[0]).device
 
     def test_worker_that_cannot_make_its_tracker(self, root):
+        run = Run(root)
+        del run.sequences[1:]
         with pytest.raises(ValueError, match="no such tracker"):
-            Run(root)(workers=2, make=partial(broken, "no such tracker"))
+            run(workers=2, make=partial(broken, "no such tracker"))
 
     def test_broken_image_is_skipped_or_refused(self, root):
         (root / "set" / "b" / "infrared" / "i000002.jpg").write_bytes(b"torn")
@@ -232,33 +234,35 @@ class TestReport:
             report.judge(open_benchmark(root / "set"), root / "ours", "ours")
 
 
-class TestCommand:
-    @pytest.fixture
-    def folder(self, tmp_path):
-        for seed in (0, 1):
-            Scene(seed, frames=3, size=(160, 120)).write(tmp_path / "set" / f"scene_{seed}")
-        weights.save(tiny(), tmp_path / "tiny.safetensors")
-        return tmp_path
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("command")
+    for seed in (0, 1):
+        Scene(seed, frames=3, size=(160, 120)).write(root / "set" / f"scene_{seed}")
+    weights.save(tiny(), root / "tiny.safetensors")
+    return root
 
+
+class TestCommand:
     def command(self, folder, *options):
         return ["evaluate", str(folder / "set"), "--weights", str(folder / "tiny.safetensors"),
                 *map(str, options)]  # fmt: skip
 
-    def test_report_and_json(self, folder, capsys):
-        assert main(self.command(folder, "--report", folder / "report", "--json")) == 0
+    def test_report_and_json(self, folder, tmp_path, capsys):
+        assert main(self.command(folder, "--report", tmp_path / "report", "--json")) == 0
         values = json.loads(capsys.readouterr().out)
         assert (values["benchmark"], values["tracker"]) == ("LasHeR", "tiny")
         assert values["mean"]["SR"] == values["mean"]["auc"]
         assert values["skipped"] == []
-        text = (folder / "report" / "report.md").read_text()
+        text = (tmp_path / "report" / "report.md").read_text()
         assert text.startswith("# tiny by LasHeR's rules")
         assert "| whole network |" in text
-        results = folder / "report" / "results"
+        results = tmp_path / "report" / "results"
         assert len(box_files.read(results / "scene_0.txt")) == 3
-        other = ["--results", results, "--report", folder / "second", "--compare",
+        other = ["--results", results, "--report", tmp_path / "second", "--compare",
                  f"the same={results}"]  # fmt: skip
         assert main(self.command(folder, *other)) == 0
-        assert "| the same |" in (folder / "second" / "report.md").read_text()
+        assert "| the same |" in (tmp_path / "second" / "report.md").read_text()
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -286,35 +290,33 @@ class TestCommand:
         assert main(self.command(folder)) == 2
         assert "--results" in capsys.readouterr().err
 
-    def test_nothing_that_can_be_run(self, folder, capsys):
-        for image in (folder / "set").glob("*/visible/*"):
-            image.write_bytes(b"torn")
-        assert main(self.command(folder)) == 2
+    def test_nothing_that_can_be_run(self, folder, tmp_path, capsys):
+        write_plain(tmp_path / "torn", SAME, LASHER)
+        (tmp_path / "torn" / "visible" / "v000001.jpg").write_bytes(b"torn")
+        assert main(["evaluate", str(tmp_path), *self.command(folder)[2:]]) == 2
         assert "no sequence could be run" in capsys.readouterr().err
 
     @pytest.mark.parametrize("write", [write_gtot, write_vtuav])
-    def test_other_benchmarks(self, folder, capsys, write):
-        write(folder / "other" / "car_001")
-        options = self.command(folder, "--json")
-        options[1] = str(folder / "other")
-        assert main(options) == 0
+    def test_other_benchmarks(self, folder, tmp_path, capsys, write):
+        write(tmp_path / "car_001")
+        assert main(["evaluate", str(tmp_path), *self.command(folder, "--json")[2:]]) == 0
         values = json.loads(capsys.readouterr().out)
         assert set(values["mean"]) >= {"MPR", "MSR", "auc"}
         assert values["sequences"]["car_001"]["frames"] == (4 if write is write_gtot else 3)
 
-    def test_torchrun(self, folder):
+    def test_torchrun(self, folder, tmp_path):
         """Two processes leave the files that one leaves, and one report."""
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
                    "-m", "ainet_ros.cli",
-                   *self.command(folder, "--json", "--results", folder / "two")]  # fmt: skip
+                   *self.command(folder, "--json", "--results", tmp_path / "two")]  # fmt: skip
         done = subprocess.run(
             command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False
         )
         assert done.returncode == 0, done.stderr
         assert list(json.loads(done.stdout)["sequences"]) == ["scene_0", "scene_1"]
-        assert main(self.command(folder, "--results", folder / "one")) == 0
+        assert main(self.command(folder, "--results", tmp_path / "one")) == 0
         for name in ("scene_0.txt", "scene_1.txt"):
-            assert (folder / "one" / name).read_text() == (folder / "two" / name).read_text()
+            assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
 
 
 class TestOpenCV:
@@ -360,7 +362,7 @@ class TestOpenCV:
     )
     @pytest.mark.parametrize("name", ["csrt", "kcf"])
     def test_follows_a_target(self, tmp_path, capsys, name):
-        scene = Scene(3, frames=6, attributes=())
+        scene = Scene(3, frames=4, size=(320, 240), attributes=())
         scene.write(tmp_path / "clip")
         command = ["evaluate", str(tmp_path / "clip"), "--against", name, "--stream", "thermal"]
         assert main([*command, "--json"]) == 0

@@ -4,8 +4,8 @@
 A sequence is a folder as `sources.open_source` reads it; `truth` has the files of boxes. The
 attributes stand beside the sequences or a level above:
 
-    AttriSeqsTxt/SEQUENCE.txt                 LasHeR: 0 or 1 for each attribute, in one line
-    attr_txt/ATTRIBUTE.txt, SequencesName.txt the others: 0 or 1 a line, a line a sequence
+    AttriSeqsTxt/SEQUENCE.txt                  LasHeR: 0 or 1 for each attribute, in one line
+    attr_txt/ATTRIBUTE.txt, SequencesName.txt  the others: 0 or 1 a line, a line a sequence
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Benchmark:
     Attributes:
         name: one of `NAMES`.
         sequences: in order of their names.
-        attributes: those that are known of any sequence, in the benchmark's order.
+        attributes: those that any sequence has, in the benchmark's order, then any others.
         problems: what was skipped and why, each with its path: to be shown to the user.
     """
 
@@ -146,14 +146,15 @@ def open_benchmark(
         attributes |= _attributes(name, root, list(opened))
     except (ValueError, OSError) as error:
         report(str(error))
-    known = frozenset[str]().union(*attributes.values())
+    known = sorted(frozenset[str]().union(*attributes.values()))
+    order = {attribute: place for place, attribute in enumerate(ATTRIBUTES[name])}
     return Benchmark(
         name,
         [
             _sequence(name, source, truth, attributes[key])
             for key, (source, truth) in sorted(opened.items())
         ],
-        tuple(attribute for attribute in ATTRIBUTES[name] if attribute in known),
+        tuple(sorted(known, key=lambda attribute: order.get(attribute, len(order)))),
         problems,
     )
 
@@ -252,21 +253,21 @@ def _attributes(name: str, root: Path, sequences: list[str]) -> dict[str, frozen
                 for key in sequences
             }
         if (folder / _BY_ATTRIBUTE).is_dir():
-            return _transposed(name, folder / _BY_ATTRIBUTE, sequences)
+            return _transposed(folder / _BY_ATTRIBUTE, sequences)
     return {}
 
 
-def _transposed(name: str, folder: Path, sequences: list[str]) -> dict[str, frozenset[str]]:
+def _transposed(folder: Path, sequences: list[str]) -> dict[str, frozenset[str]]:
     """The attributes where each has a file."""
-    order = (folder / f"{_ORDER}.txt").read_text().split()
+    order = folder / f"{_ORDER}.txt"
+    names = tuple(order.read_text().split())
     having = {
-        attribute: _flags(folder / f"{attribute}.txt", tuple(order))
-        for attribute in ATTRIBUTES[name]
+        path.stem: _flags(path, names) for path in sorted(folder.glob("*.txt")) if path != order
     }
-    if unknown := set(sequences) - set(order):
-        raise ValueError(f"{folder / _ORDER}.txt: no {', '.join(sorted(unknown))}")
+    if unknown := set(sequences) - set(names):
+        raise ValueError(f"{order}: no {', '.join(sorted(unknown))}")
     return {
-        key: frozenset(attribute for attribute, names in having.items() if key in names)
+        key: frozenset(attribute for attribute, keys in having.items() if key in keys)
         for key in sequences
     }
 
