@@ -110,6 +110,7 @@ def test_vtuav_is_labelled_every_tenth_frame_from_its_first(tmp_path, start):
     assert sequence.frames.tolist() == [0, 10, 20]
     assert sequence.visible[:, 0].tolist() == [1, 2, 3]
     assert sequence.infrared[:, 1].tolist() == [2, 2, 2]
+    assert sequence.source.labelled.tolist() == [0, 10, 20]
     assert sequence.source.boxes.shape == (21, 4)
     assert np.isfinite(sequence.source.boxes).all(1).nonzero()[0].tolist() == [0, 10, 20]
     assert sequence.source[10].name == f"{start + 10:06d}"

@@ -97,9 +97,9 @@ def write(
     whole = len(benchmark.sequences) == benchmarks.SIZES[benchmark.name]
     parts = [
         f"# {subject.label} by {benchmark.title}'s rules",
-        f"{len(benchmark.sequences)} sequences{' (the whole benchmark)' if whole else ''}, "
-        f"{frames} frames, {subject.mean.frames} of them scored. One pass from the first true "
-        "box. Shares in percent.",
+        f"Sequences: {len(benchmark.sequences)}{', the whole benchmark' if whole else ''}. "
+        f"Frames: {frames}, scored {subject.mean.frames}. One pass from the first true box. "
+        "Shares in percent.",
         _summary(judged),
         "![Success plot](success.png) ![Precision plot](precision.png)",
         *([_cost(network[1])] if network else []),
@@ -180,8 +180,7 @@ def _published(
     if not whole:
         return [
             f"The paper's figures are of all {benchmarks.SIZES[benchmark.name]} sequences of "
-            f"{benchmark.title}; these {len(benchmark.sequences)} are another set, and stand "
-            "beside none of them."
+            f"{benchmark.title}; this is another set, and stands beside none of them."
         ]
     names = subject.mean.rules.metrics.values()
     values = {_FROM_PAPER[name]: f"{100 * getattr(subject.mean, name):.1f}" for name in names}
