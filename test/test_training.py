@@ -17,6 +17,7 @@ from ainet_ros.network.model import Output
 from ainet_ros.tracker import weights
 from ainet_ros.training import losses as L
 from ainet_ros.training.config import TrainConfig
+from ainet_ros.training.processes import Processes
 from ainet_ros.training.start import warm_start
 from ainet_ros.training.trainer import Trainer, normalize
 from ainet_ros.training.vit import read_vit
@@ -95,7 +96,7 @@ def test_absent_targets_cost_only_the_score():
     assert quiet.giou == loud.giou == quiet.l1 == 0
 
 
-CPU = torch.device("cpu")
+CPU = Processes(torch.device("cpu"))
 
 
 class Dots(Dataset):

@@ -12,7 +12,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "train",
         help="train a network",
         description="Train a network. Run again with the same output folder, it goes on with the "
-        "step after the last checkpoint.",
+        "step after the last checkpoint. Several GPUs or machines train as one: torchrun "
+        "--nproc-per-node 4 -m ainet_ros.cli train ...",
     )
     parser.add_argument("config", type=Path, help="YAML file, as in config/train/")
     parser.add_argument("--data", type=Path, required=True, help="folder of training data")
@@ -37,14 +38,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import torch
+
     from ainet_ros.network import create
-    from ainet_ros.tracker import device
     from ainet_ros.training.config import TrainConfig
     from ainet_ros.training.data import TrainingData
+    from ainet_ros.training.processes import joined
     from ainet_ros.training.start import warm_start
     from ainet_ros.training.trainer import Trainer
 
     config = TrainConfig.read(args.config)
+    torch.manual_seed(config.seed)
     network = create(config.preset, **config.network)
     warm_start(network, vit=args.vit, weights=args.weights)
     cache = args.cache or args.output / "cache"
@@ -60,12 +64,7 @@ def run(args: argparse.Namespace) -> int:
             **config.data,
         )
 
-    Trainer(
-        config,
-        network,
-        data("train"),
-        data("validation"),
-        args.output,
-        device.resolve(args.device),
-    ).run()
+    train, validation = data("train"), data("validation")
+    with joined(args.device) as processes:
+        Trainer(config, network, train, validation, args.output, processes).run()
     return 0

@@ -38,6 +38,16 @@ class Backbone(nn.Module):
         """(batch, 3, S, S) to search tokens (batch, Nx, C)."""
         return self._patches(images) + self.pos_embed_x
 
+    def set_share(self, rank: int, count: int) -> None:
+        """In training, take a batch for part `rank` of one that `count` processes share.
+
+        Stochastic depth then draws, from a random state that they have in common, as one process
+        with the whole batch would.
+        """
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.share = rank, count
+
     def _patches(self, images: Tensor) -> Tensor:
         return self.patch_embed(images).flatten(2).transpose(1, 2)  # (batch, N, C)
 
@@ -57,6 +67,7 @@ class Block(nn.Module):
         self.scale1 = Scale(channels) if config.layer_scale else nn.Identity()
         self.scale2 = Scale(channels) if config.layer_scale else nn.Identity()
         self.drop_path = drop_path
+        self.share = 0, 1
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, N, C) to the same shape."""
@@ -68,7 +79,9 @@ class Block(nn.Module):
         if not self.training or not self.drop_path:
             return branch
         keep = 1 - self.drop_path
-        return branch * branch.new_empty(len(branch), 1, 1).bernoulli_(keep).div_(keep)
+        rank, count = self.share
+        kept = branch.new_empty(len(branch) * count, 1, 1).bernoulli_(keep).div_(keep)
+        return branch * kept.chunk(count)[rank]
 
 
 class Scale(nn.Module):

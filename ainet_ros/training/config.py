@@ -29,7 +29,7 @@ class TrainConfig:
     data: dict[str, Any] = field(default_factory=dict)
     """Options of `TrainingData`: the mix of sources and the degradations."""
     batch: int = 16
-    """Samples of a step."""
+    """Samples of a step, in all processes together."""
     seed: int = 0
     """The run's random seed; sample i depends on it and on i alone."""
     lr: float = 1e-4
@@ -51,11 +51,13 @@ class TrainConfig:
     """Decay of the moving average that becomes the weights; 0 takes the last ones."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the forward and backward pass; weights and optimizer are float32."""
+    compile: bool = False
+    """Have torch.compile translate the network: minutes at the start, quicker steps after."""
     losses: LossWeights = field(default_factory=LossWeights)
     box_at: Literal["peak", "truth"] = "peak"
     """The cell whose box is trained: see `losses.losses`."""
     workers: int = 1
-    """Processes that make samples."""
+    """Further processes that make samples, for each that trains."""
     save_every: int = 100
     """Steps between checkpoints, each with a validation."""
     validation_samples: int = 256

@@ -39,9 +39,18 @@ class Losses:
 
 
 def losses(
-    output: Output, box: Tensor, present: Tensor, weights: LossWeights, box_at: str
+    output: Output,
+    box: Tensor,
+    present: Tensor,
+    weights: LossWeights,
+    box_at: str,
+    targets: Tensor | None = None,
 ) -> Losses:
     """box: (batch, 4) cx, cy, w, h; present: (batch,) bool, False where there is no target.
+
+    Every term is a sum over `targets`, by default the number of targets in the batch, at least 1.
+    Where processes share a batch it is the mean of their numbers: their mean is then the loss of
+    the whole batch.
 
     The box terms look at one cell: with `box_at="peak"` that of the highest score, as published;
     with "truth" the best of the 3x3 cells around the target's centre, which does not teach a
@@ -49,12 +58,12 @@ def losses(
     """
     score_map = output.score_map.float()
     heat = gaussian_targets(box, present, score_map.shape[-1])
-    focal = focal_loss(score_map, heat)
+    count = present.sum().clamp(min=1) if targets is None else targets
+    focal = focal_loss(score_map, heat) / count
     chosen = score_map if box_at == "peak" else score_map * around_centre(box, heat.shape[-1])
     predicted = to_corners(decode(chosen, output.size_map.float(), output.offset_map.float()))
     truth = to_corners(box)
     iou, giou = overlap(predicted, truth)
-    count = present.sum().clamp(min=1)
     giou_term = ((1 - giou) * present).sum() / count
     l1_term = ((predicted - truth).abs().mean(dim=1) * present).sum() / count
     return Losses(
@@ -129,9 +138,8 @@ def gaussian_radius(size: Tensor) -> Tensor:
 
 
 def focal_loss(score_map: Tensor, heat: Tensor) -> Tensor:
-    """CornerNet's focal loss (alpha 2, beta 4) over the number of targets in the batch."""
+    """CornerNet's focal loss (alpha 2, beta 4), summed."""
     at_centre = heat.eq(1)
     hit = (1 - score_map) ** FOCAL_ALPHA * score_map.log()
     miss = (1 - heat) ** FOCAL_BETA * score_map**FOCAL_ALPHA * (1 - score_map).log()
-    total = torch.where(at_centre, hit, miss).sum()
-    return -total / at_centre.sum().clamp(min=1)
+    return -torch.where(at_centre, hit, miss).sum()

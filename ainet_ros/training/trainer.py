@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import copy
-import csv
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,28 +18,18 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ainet_ros.network import AINet, Output
+from ainet_ros.network.ofm import OrderDynamicMamba
 from ainet_ros.tracker import weights
 from ainet_ros.tracker.tracker import IMAGE_MEAN, IMAGE_STD
 
 from .config import TrainConfig
 from .data import contact_sheet
-from .losses import Losses, losses
+from .files import replacing, write_whole
+from .log import COLUMNS, Log
+from .losses import Losses, LossWeights, losses
+from .processes import Processes
 
 Batch = dict[str, Tensor]
-LOG_COLUMNS = [
-    "step",
-    "samples",
-    "seconds",
-    "lr",
-    "loss",
-    "giou",
-    "l1",
-    "focal",
-    "iou",
-    "validation_iou",
-    "score_present",
-    "score_absent",
-]
 
 
 class Trainer:
@@ -50,6 +38,10 @@ class Trainer:
     checkpoint.pt resumes the run to the exact step; weights.safetensors is the network so far
     (the moving average where there is one); log.csv has the losses; samples.png shows what the
     network is fed. Every file is written whole or not at all.
+
+    Each of several processes has a Trainer of the same arguments but `processes`; the first one
+    logs, validates and saves. Raises ValueError where the batch cannot be shared among them, or
+    `output` holds a run of another configuration.
     """
 
     def __init__(
@@ -59,17 +51,18 @@ class Trainer:
         train: Dataset,
         validation: Dataset,
         output: Path,
-        device: torch.device,
+        processes: Processes,
     ) -> None:
-        self.config, self.output, self.device = config, output, device
+        self.config, self.output, self.processes = config, output, processes
+        self.device = processes.device
+        self.share = processes.share(config.batch)
         self.network = network.to(self.device)
         self.train_data, self.validation_data = train, validation
         self.averaged = copy.deepcopy(self.network).eval() if config.ema else self.network
-        if config.frozen_blocks:
-            backbone = self.network.backbone
-            backbone.requires_grad_(False)
-            for block in backbone.blocks[config.frozen_blocks :]:
-                block.requires_grad_(True)
+        self._freeze()
+        if config.compile:
+            self.network.compile()
+        self.model = processes.spread(self.network)
         self.optimizer = torch.optim.AdamW(
             self._parameter_groups(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
@@ -78,6 +71,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         if self.checkpoint_path.exists():
             self._resume()
+        steps = processes.mean(torch.tensor(float(self.step), device=self.device))
+        if steps != self.step:
+            raise ValueError(f"{output} is not the same folder for all processes of the run")
 
     @property
     def checkpoint_path(self) -> Path:
@@ -85,10 +81,18 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the last step, or to the end of the process: nothing but time is lost then."""
-        config = self.config
-        self._write_samples()
+        config, first = self.config, self.processes.first
+        log = Log(self.output, self.step) if first else None
+        if first:
+            self._write_samples()
         started = time.monotonic()
-        progress = tqdm(total=config.steps, initial=self.step, unit="step", desc=config.preset)
+        progress = tqdm(
+            total=config.steps,
+            initial=self.step,
+            unit="step",
+            desc=config.preset,
+            disable=not first,
+        )
         recent: list[Losses] = []
         for batch in self._batches():
             recent.append(self._optimize(batch))
@@ -97,24 +101,30 @@ class Trainer:
             if self.step % 10 == 0:
                 progress.set_postfix(loss=f"{recent[-1].total:.3f}", iou=f"{recent[-1].iou:.3f}")
             if self.step % config.save_every == 0 or self.step == config.steps:
-                # The log goes first: a row that a kill leaves without its checkpoint is cut off
-                # on resuming, a checkpoint without its row would leave a gap.
-                self._log(recent, time.monotonic() - started)
-                self._save()
+                averages = self._averages(recent)
+                if log is not None:
+                    # The log goes first: a row that a kill leaves without its checkpoint is cut
+                    # off on resuming, a checkpoint without its row would leave a gap.
+                    log.write(self._row(averages, time.monotonic() - started))
+                    self._save()
                 recent, started = [], time.monotonic()
         progress.close()
 
     def _batches(self) -> Iterator[Batch]:
-        config = self.config
+        """This process's part of each batch that is left."""
+        batch = self.config.batch
         # Sample i depends on the seed and on i alone, so a resumed run goes on with the next.
-        indices = range(self.step * config.batch, config.steps * config.batch)
+        first = self.step * batch + self.processes.rank * self.share
+        parts = (
+            list(range(start, start + self.share))
+            for start in range(first, self.config.steps * batch, batch)
+        )
         return iter(
             DataLoader(
                 self.train_data,
-                config.batch,
-                sampler=indices,
-                num_workers=config.workers,
-                drop_last=True,
+                batch_sampler=parts,
+                num_workers=self.config.workers,
+                pin_memory=self.device.type == "cuda",
                 # Its own, as drawing the workers' seeds would shift a resumed run's.
                 generator=torch.Generator(),
             )
@@ -126,31 +136,31 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * scale
         self.optimizer.zero_grad(set_to_none=True)
-        result = self._losses(self.network, batch)
+        present = batch["present"].to(self.device)
+        targets = self.processes.mean(present.sum().float())
+        result = losses(
+            self._forward(self.model, batch),
+            batch["box"].to(self.device),
+            present,
+            self.config.losses,
+            self.config.box_at,
+            targets.clamp(min=1 / self.processes.count),
+        )
         result.total.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         self.optimizer.step()
         self._average()
         return Losses(**{k: v.detach() for k, v in vars(result).items()})
 
-    def _forward(self, network: AINet, batch: Batch) -> Output:
+    def _forward(self, model: nn.Module, batch: Batch) -> Output:
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
         ):
-            return network(
-                normalize(batch["template"].to(self.device)),
-                normalize(batch["search"].to(self.device)),
+            return model(
+                normalize(batch["template"].to(self.device, non_blocking=True)),
+                normalize(batch["search"].to(self.device, non_blocking=True)),
                 batch["template_box"].to(self.device),
             )
-
-    def _losses(self, network: AINet, batch: Batch) -> Losses:
-        return losses(
-            self._forward(network, batch),
-            batch["box"].to(self.device),
-            batch["present"].to(self.device),
-            self.config.losses,
-            self.config.box_at,
-        )
 
     def _schedule(self) -> float:
         """The factor on the learning rates at this step."""
@@ -161,6 +171,19 @@ class Trainer:
             return 0.1 if self.step >= config.steps * 2 // 3 else 1.0
         done = (self.step - config.warmup) / max(1, config.steps - config.warmup)
         return 0.5 * (1 + math.cos(math.pi * done))
+
+    def _freeze(self) -> None:
+        """Keep what the configuration freezes, and what no gradient reaches."""
+        network, blocks = self.network, self.config.frozen_blocks
+        if blocks:
+            network.backbone.requires_grad_(False)
+            for block in network.backbone.blocks[blocks:]:
+                block.requires_grad_(True)
+        for block in network.backbone.blocks[network.config.interaction_layers[-1] + 1 :]:
+            block.requires_grad_(False)
+        mixer = network.ofm.mixer if network.ofm is not None else None
+        if isinstance(mixer, OrderDynamicMamba) and mixer.dynamic and not mixer.straight_through:
+            mixer.order_net.requires_grad_(False)
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         config = self.config
@@ -217,50 +240,49 @@ class Trainer:
             absent_scores += peak[~present].tolist()
         return mean(ious), mean(present_scores), mean(absent_scores)
 
-    def _log(self, recent: list[Losses], seconds: float) -> None:
-        averages = {
-            name: mean([float(getattr(entry, name)) for entry in recent])
-            for name in ("giou", "l1", "focal", "iou")
-        }
-        validation = self._validate()
-        row = [
-            self.step,
-            self.step * self.config.batch,
+    def _averages(self, recent: list[Losses]) -> Losses:
+        """The means of the losses over steps and processes."""
+        terms = torch.stack([torch.stack(list(vars(entry).values())) for entry in recent])
+        means = self.processes.mean(terms.double().mean(dim=0))
+        return Losses(*means)
+
+    def _row(self, averages: Losses, seconds: float) -> dict[str, str]:
+        """A row of the log."""
+        values = [
+            str(self.step),
+            str(self.step * self.config.batch),
             f"{seconds:.1f}",
             f"{self.optimizer.param_groups[-1]['lr']:.3g}",
-            f"{mean([float(entry.total) for entry in recent]):.5f}",
-            *(f"{value:.5f}" for value in [*averages.values(), *validation]),
+            *(f"{float(value):.5f}" for value in [*vars(averages).values(), *self._validate()]),
         ]
-        path = self.output / "log.csv"
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(LOG_COLUMNS)
-            writer.writerow(row)
-        tqdm.write(" ".join(f"{k}={v}" for k, v in zip(LOG_COLUMNS, row, strict=True)))
+        row = dict(zip(COLUMNS, values, strict=True))
+        tqdm.write(" ".join(f"{name}={value}" for name, value in row.items()))
+        return row
 
     def _save(self) -> None:
+        # The checkpoint goes last: if it is the run's last one, nothing comes after it.
+        weights.save(
+            self.averaged,
+            self.output / "weights.safetensors",
+            {"preset": self.config.preset, "steps": str(self.step)},
+        )
         state = {
             "step": self.step,
             "config": dataclasses.asdict(self.config),
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            # The same in every process.
             "rng": torch.get_rng_state(),
         }
-        partial = self.checkpoint_path.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, self.checkpoint_path)
-        weights.save(
-            self.averaged,
-            self.output / "weights.safetensors",
-            {"preset": self.config.preset, "steps": str(self.step)},
-        )
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        with replacing(self.checkpoint_path) as partial:
+            torch.save(state, partial)
 
     def _resume(self) -> None:
         state = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
-        if state["config"] != dataclasses.asdict(self.config):
+        if not self._is_of(state["config"]):
             raise ValueError(
                 f"{self.checkpoint_path} is of another configuration: choose another output "
                 "folder, or remove it to start again"
@@ -270,15 +292,21 @@ class Trainer:
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"].cpu())
-        log = self.output / "log.csv"
-        if log.exists():
-            head, *rows = log.read_text().splitlines()
-            kept = [row for row in rows if int(row.split(",")[0]) <= self.step]
-            log.write_text("\n".join([head, *kept]) + "\n")
+        if self.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+
+    def _is_of(self, saved: dict[str, Any]) -> bool:
+        """Whether a saved configuration is this run's; workers make no difference to samples."""
+        try:
+            config = TrainConfig(**{**saved, "losses": LossWeights(**saved["losses"])})
+        except TypeError:
+            return False
+        return dataclasses.replace(config, workers=self.config.workers) == self.config
 
     def _write_samples(self) -> None:
         sheet = contact_sheet([self.train_data[i] for i in range(32)])
-        cv2.imwrite(str(self.output / "samples.png"), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+        _, data = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+        write_whole(self.output / "samples.png", data.tobytes())
 
 
 def normalize(images: Tensor) -> Tensor:
