@@ -4,6 +4,7 @@
 import csv
 import dataclasses
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -165,6 +166,23 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
     assert (tmp_path / "cut" / "log.csv").read_text().count("\n") == 3
+
+
+def test_tensorboard_shows_what_the_log_says(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(tmp_path, dataclasses.replace(CONFIG, steps=3))
+    events = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    (row,) = csv.DictReader((tmp_path / "log.csv").open())
+    (loss,) = events.Scalars("loss")
+    assert (loss.step, loss.value) == (3, pytest.approx(float(row["loss"])))
+    assert {"iou", "validation_iou", "lr"} <= set(events.Tags()["scalars"])
+
+
+def test_without_tensorboard_a_run_says_so_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    train(tmp_path)
+    assert sum("ainet_ros[train]" in message for message in caplog.messages) == 1
+    assert (tmp_path / "log.csv").exists()
 
 
 def test_another_configuration_does_not_take_over_a_run(tmp_path):

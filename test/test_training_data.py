@@ -12,14 +12,16 @@ import pytest
 import torch
 
 from ainet_ros.tracker import crop
-from ainet_ros.training import blobs, data, degradation, recordings, synthesis
+from ainet_ros.training import blobs, data, degradation, reading, synthesis
 from ainet_ros.training.data import TrainingData, contact_sheet
 
 INTACT = {
     "severe": dict.fromkeys(vars(degradation.Severities()), 0.0),
     "inverted": 0.0,
     "grey": 0.0,
+    "light": 0.0,
     "brightness": 0.0,
+    "contrast": 0.0,
     "misregistered": 0.0,
     "soft": 0.0,
 }
@@ -162,7 +164,7 @@ def test_each_kind_of_sample(make: Callable[..., TrainingData], kind: str) -> No
 def test_the_box_follows_a_pasted_object(
     make: Callable[..., TrainingData], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "KINDS", {"car": 1.0})
+    monkeypatch.setattr(data, "KINDS", {"car": 1.0, "person": 0.0, "bicycle": 0.0})
     monkeypatch.setattr(data, "THINGS", 0.0)
     monkeypatch.setattr(data, "_LOOK_ALIKES", [1.0, 0, 0, 0, 0])
     samples = make(
@@ -226,6 +228,18 @@ def test_only_one_modality_fails_and_padding_stays_black() -> None:
         assert sum(changed) == 1
         failed.add(changed[0])
     assert failed == {True, False}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_modalities_change_alike_on_request(shared: bool) -> None:
+    """Both show the same here, and no longer do if each is changed for itself."""
+    options = {"brightness": 0.3, "contrast": 0.3, "shared": shared}
+    damage = data._degradation({**INTACT, **options})
+    picture = np.repeat(textured(1)[..., 1:2], 4, axis=2)[:96, :96].copy()
+    search = picture.copy()
+    damage.apply(np.random.default_rng(0), picture[:48, :48].copy(), search, picture)
+    assert not np.array_equal(search, picture)
+    assert np.array_equal(search[..., 1], search[..., 3]) == shared
 
 
 @pytest.mark.parametrize("name", vars(degradation.Severities()))
@@ -305,7 +319,7 @@ def test_what_is_missing_or_broken_is_named(tmp_path: Path) -> None:
         TrainingData(tmp_path / "empty", cache=tmp_path / "cache")
 
     root = small(tmp_path / "data")
-    with pytest.raises(FileNotFoundError, match="rgbt_clips"):
+    with pytest.raises(FileNotFoundError, match="rgbt_stills/llvip"):
         TrainingData(root, cache=tmp_path / "cache", strict=True)
     broken = root / "rgbt_stills/tno/infrared/0.png"
     broken.write_bytes(b"not a picture")
@@ -372,5 +386,5 @@ def test_recordings_hold_the_pixels_of_the_files(make: Callable[..., TrainingDat
     everything = make().recordings
     still = next(s for s in everything.stills if s.name.endswith("msrs/visible/003.png"))
     assert np.array_equal(everything.image(still.image)[..., :3], textured(3))
-    assert everything.size(still.image) == (HEIGHT, WIDTH)
-    assert recordings.EVALUATION == "rgbt_eval"
+    assert everything.image(still.image).shape == (HEIGHT, WIDTH, 4)
+    assert reading.EVALUATION == "rgbt_eval"

@@ -8,6 +8,7 @@ behind occluders; two frames of a video. In some the target is absent from the s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +25,12 @@ from ainet_ros.tracker import crop
 
 from . import synthesis
 from .degradation import LEAST_TEXTURE, Degradation, Severities, textures
-from .recordings import Cutout, Recordings, Still, Track
+from .parts import Parts
+from .reading import Cutout, Still, Track
+from .recordings import Recordings, Unreadable
 from .synthesis import Layer, Scene
+
+logger = logging.getLogger(__name__)
 
 Image = NDArray[Any]
 Rng = np.random.Generator
@@ -34,28 +39,18 @@ Box = crop.Box
 MIX = {"still": 0.35, "paste": 0.45, "video": 0.20}
 ABSENT_MIX = {"still": 0.5, "paste": 1.0, "video": 0.5}
 """Weights on that mix where the target is absent."""
-VIDEOS = {"rgb_video": 0.5, "rgbt_video": 0.25, "rgbt_clips": 0.1, "ir_video": 0.15}
-"""Shares of the videos, by folder."""
-STILLS = {
-    "rgbt_stills/roadscene": 0.30,
-    "rgbt_stills/llvip": 0.15,
-    "rgbt_stills/msrs": 0.10,
-    "rgbt_stills/msrs_grey": 0.08,
-    "rgbt_stills/tno": 0.06,
-    "rgbt_stills/vifb": 0.06,
-    "rgbt_clips": 0.15,
-    "rgbt_video": 0.10,
-}
-"""Shares of the stills, by folder."""
 LEAST_CONTENT = 25.0
 """Sum of the standard deviations of green and thermal that a region needs to be a target."""
 KINDS = {"person": 0.60, "car": 0.25, "bicycle": 0.15}
-"""Shares of the pasted objects."""
+"""Shares of the pasted objects; the share of any other kind is OTHERS."""
+OTHERS = 0.15
 THINGS = 0.25
 """Share of the pasted objects that are a region of another pair instead."""
 OUTLINED = 0.40
 """Share of the pasted persons that have an outline of their own; most of the others wear one."""
 BORROWED = 0.75
+ATTEMPTS = 10
+"""Frames that cannot be read, one after another, before a run ends."""
 DEAD_STREAM = 0.15
 """Share of one-modality videos whose other stream is black rather than imitated."""
 
@@ -77,7 +72,7 @@ class View:
 
 
 class TrainingData(Dataset[dict[str, Tensor]]):
-    """Samples made from the recordings under `root` (laid out as `recordings` says).
+    """Samples made from the recordings under `root` (laid out as `parts` says).
 
     A sample is a dict of
         template       (2, 3, T, T) uint8, modality 0 RGB, 1 thermal (three equal channels)
@@ -89,7 +84,7 @@ class TrainingData(Dataset[dict[str, Tensor]]):
 
     Args:
         root: folder of the recordings.
-        cache: folder for the decoded recordings, about 2.2 GB; made on first use.
+        cache: folder for the decoded recordings; made on first use. Of the default ones 2.2 GB.
         split: "train" or "validation": held-out recordings, and samples of their own.
         seed: of all samples.
         template_size, search_size: T and S in pixels.
@@ -101,11 +96,13 @@ class TrainingData(Dataset[dict[str, Tensor]]):
             cut by, since users draw inexact boxes; 0 as published.
         absent: share of samples without the target.
         largest_gap: frames between the two pictures of a video.
+        videos, stills, crops: the parts and their options, see `Parts.of`.
         mix: shares of the kinds "still", "paste", "video".
         degradation: options of `Degradation`, and of `Severities` under "severe"; all 0 leaves
             the pictures as they are.
         strict: refuse a part that is missing, broken or badly labelled, rather than report and
-            skip it (`problems` lists what was).
+            skip it (`problems` lists what was). An image that is read when a sample needs it is
+            then another's, or the sample raises `Unreadable`.
         length: number of samples, `len()`; any run draws from the same endless row.
 
     Raises:
@@ -129,6 +126,9 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         template_scale_jitter: float = 0.05,
         absent: float = 0.09,
         largest_gap: int = 200,
+        videos: Mapping[str, Any] | None = None,
+        stills: Mapping[str, Any] | None = None,
+        crops: Sequence[str] | None = None,
         mix: Mapping[str, float] | None = None,
         degradation: Mapping[str, Any] | None = None,
         strict: bool = False,
@@ -143,8 +143,10 @@ class TrainingData(Dataset[dict[str, Tensor]]):
                 f"centre_jitter {centre_jitter} would move the target out of a search region of "
                 f"factor {search_factor}"
             )
-        recordings = Recordings(Path(root), Path(cache), strict)
+        parts = Parts.of(videos, stills, crops)
+        recordings = Recordings(Path(root), Path(cache), parts, strict)
         self.recordings, self.problems = recordings, recordings.problems
+        self.strict, self._reported = strict, set[str]()
         self.split, self.seed, self.length = split, seed, length
         self.template_size, self.search_size = template_size, search_size
         self.template_factor, self.search_factor = template_factor, search_factor
@@ -153,16 +155,23 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         self.absent, self.largest_gap = absent, largest_gap
         self.degradation = _degradation(degradation or {})
 
-        self.stills = _by_folder(STILLS, [s for s in recordings.stills if s.split == split])
+        self.still_shares = {name: part.share for name, part in parts.stills.items()}
+        self.video_shares = {name: part.share for name, part in parts.videos.items()}
+        self.stills = _by_folder(
+            self.still_shares, [s for s in recordings.stills if s.split == split]
+        )
         self.warm = {
             folder: warm
-            for folder, stills in self.stills.items()
-            if (warm := [s for s in stills if s.boxes])
+            for folder, stills_of in self.stills.items()
+            if (warm := [s for s in stills_of if s.boxes])
         }
-        self.tracks = _by_folder(VIDEOS, [t for t in recordings.tracks if t.split == split])
+        self.tracks = _by_folder(
+            self.video_shares, [t for t in recordings.tracks if t.split == split]
+        )
+        kinds = [*KINDS, *sorted({c.kind for c in recordings.cutouts} - set(KINDS))]
         self.cutouts: dict[str, list[Cutout]] = {
             kind: cutouts
-            for kind in KINDS
+            for kind in kinds
             if (cutouts := [c for c in recordings.cutouts if c.split == split and c.kind == kind])
         }
         self.outlined = [c for c in self.cutouts.get("person", []) if c.mask >= 0]
@@ -194,10 +203,8 @@ class TrainingData(Dataset[dict[str, Tensor]]):
             cv2.setNumThreads(0)
         rng = np.random.default_rng((self.seed, int(self.split == "validation"), index))
         present = rng.random() >= self.absent
-        make = {"still": self._still, "paste": self._paste, "video": self._video}
-        mix = self.mix if present else self.absent_mix
         for _ in range(4):
-            view = make[_pick(rng, mix)](rng, present)
+            view = self._view(rng, present)
             region = view.region() if present else view.search
             if max(textures(region)) > LEAST_TEXTURE:
                 break
@@ -212,6 +219,23 @@ class TrainingData(Dataset[dict[str, Tensor]]):
             "box": torch.tensor(view.box if present else (0.0,) * 4, dtype=torch.float32),
             "present": torch.tensor(present),
         }
+
+    def _view(self, rng: Rng, present: bool) -> View:
+        """A sample before degradation; another one where what it needs cannot be read."""
+        make = {"still": self._still, "paste": self._paste, "video": self._video}
+        mix = self.mix if present else self.absent_mix
+        problem = ""
+        for _ in range(ATTEMPTS):
+            try:
+                return make[_pick(rng, mix)](rng, present)
+            except Unreadable as error:
+                if self.strict:
+                    raise
+                problem = str(error)
+                if problem not in self._reported:
+                    self._reported.add(problem)
+                    logger.warning("skipped: %s", problem)
+        raise ValueError(f"{ATTEMPTS} frames in a row cannot be read, the last: {problem}")
 
     # The windows of a target.
 
@@ -274,7 +298,7 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         return still, region
 
     def _any_still(self, rng: Rng, stills: Mapping[str, Sequence[Still]]) -> Still:
-        return _choose(rng, stills[_pick(rng, {folder: STILLS[folder] for folder in stills})])
+        return _choose(rng, stills[_pick(rng, {k: self.still_shares[k] for k in stills})])
 
     # Objects on the background of another pair.
 
@@ -352,7 +376,9 @@ class TrainingData(Dataset[dict[str, Tensor]]):
     def _any_object(self, rng: Rng, kind: str | None) -> tuple[Image, Image, str]:
         if kind is None:
             things = not self.cutouts or rng.random() < THINGS
-            kind = "thing" if things else _pick(rng, {k: KINDS[k] for k in self.cutouts})
+            kind = (
+                "thing" if things else _pick(rng, {k: KINDS.get(k, OTHERS) for k in self.cutouts})
+            )
         if kind == "thing":
             picture = self.recordings.image(self._any_still(rng, self.stills).image)
             x, y, w, h = (int(v) for v in _region(rng, picture)[0])
@@ -396,9 +422,9 @@ class TrainingData(Dataset[dict[str, Tensor]]):
     # Two frames of a video.
 
     def _video(self, rng: Rng, present: bool) -> View:
-        folder = _pick(rng, {k: VIDEOS[k] for k in self.tracks})
+        folder = _pick(rng, {k: self.video_shares[k] for k in self.tracks})
         track = _choose(rng, self.tracks[folder])
-        first = int(rng.integers(len(track.images)))
+        first = int(rng.integers(len(track.frames)))
         translation = synthesis.Translation(rng)
         dead = rng.random() < DEAD_STREAM
         if present:
@@ -411,18 +437,18 @@ class TrainingData(Dataset[dict[str, Tensor]]):
             video = track.name.split("#")[0]
             others = [t for t in self.tracks[folder] if not t.name.startswith(video + "#")]
             other = _choose(rng, others or [track])
-            second = int(rng.integers(len(other.images)))
+            second = int(rng.integers(len(other.frames)))
             box = _tuple(other.boxes[second])
             if other is track:
-                box = _elsewhere(rng, box, box, self.recordings.size(other.images[second]))
+                box = _elsewhere(rng, box, box, self.recordings.frame(other, second).shape)
         template = self._template_window(rng, template_box := _tuple(track.boxes[first]))
         search = self._search_window(rng, box)
         pictures = []
-        for number, window, size in (
-            (track.images[first], template, self.template_size),
-            (other.images[second], search, self.search_size),
+        for shown, number, window, size in (
+            (track, first, template, self.template_size),
+            (other, second, search, self.search_size),
         ):
-            frame = self.recordings.image(number)
+            frame = self.recordings.frame(shown, number)
             picture = np.zeros((size, size, 4), np.uint8)
             inside = _inside(window, size, frame.shape)
             picture[inside] = _complete(crop.extract(frame, window, size), translation, dead)[

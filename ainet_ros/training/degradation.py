@@ -55,8 +55,15 @@ class Degradation:
     """Share of samples whose thermal camera shows warm as dark."""
     grey: float = 0.05
     """Share of samples whose RGB camera shows grey."""
+    light: float = 0.2
+    """Largest change of brightness, as a share, common to both pictures and modalities."""
     brightness: float = 0.2
-    """Largest change, as a share, common to both pictures and modalities, and again of each."""
+    """Largest further change of each picture."""
+    contrast: float = 0.2
+    """Largest change of contrast and of gamma, of each picture."""
+    shared: bool = False
+    """Whether both modalities of a picture change alike in brightness, contrast and gamma, and in
+    what `soft` stands for; else each is drawn for itself."""
     misregistered: float = 0.3
     """Share of pictures whose thermal lies off its RGB, by up to 3 % of the target's side."""
     soft: float = 1.0
@@ -80,18 +87,31 @@ class Degradation:
         severe = self.severe.draw(rng)
         if severe:
             self._fail(rng, severe, template, search, region)
-        common = 1 + rng.uniform(-self.brightness, self.brightness)
+        common = 1 + rng.uniform(-self.light, self.light)
         for image in (template, search):
             # A target spans a half of the template, a quarter of the search region.
             side = image.shape[0] / (2 if image is template else 4)
             if rng.random() < self.misregistered:
                 _shift_thermal(rng, image, 0.03 * side)
-            _tone(rng, image, common, self.brightness)
+            self._tone(rng, image, common)
+            both = rng.integers(1 << 63) if self.shared else None
             for part in (RGB, THERMAL):
-                _soft(rng, image, part, self.soft)
+                _soft(np.random.default_rng(both) if self.shared else rng, image, part, self.soft)
         # What lies outside of the frame stays black: a crop is padded after the camera.
         for image, black in zip((template, search), outside, strict=True):
             image[black] = 0
+
+    def _tone(self, rng: Rng, image: Image, common: float) -> None:
+        """Changes brightness, contrast and gamma."""
+        levels = np.arange(256, dtype=np.float32)
+        tables = np.empty((256, 4), np.uint8)
+        for part in (slice(0, 4),) if self.shared else (RGB, THERMAL):
+            gain = common * (1 + rng.uniform(-self.brightness, self.brightness))
+            contrast = 1 + rng.uniform(-self.contrast, self.contrast)
+            curve = 255 * (levels / 255) ** np.exp(rng.uniform(-self.contrast, self.contrast))
+            curve = ((curve - 128) * contrast + 128) * gain
+            tables[:, part] = np.clip(curve, 0, 255).astype(np.uint8)[:, None]
+        cv2.LUT(image, tables[None], dst=image)
 
     def _fail(self, rng: Rng, severe: str, template: Image, search: Image, region: Image) -> None:
         texture = textures(region)
@@ -226,19 +246,6 @@ _SEVERE: dict[str, Callable[[Rng], Change]] = {
     "crossover": crossover,
     "coarse": coarse,
 }
-
-
-def _tone(rng: Rng, image: Image, common: float, amount: float) -> None:
-    """Brightness, contrast and gamma, common to the sample and of each modality."""
-    levels = np.arange(256, dtype=np.float32)
-    tables = np.empty((256, 4), np.uint8)
-    for part in (RGB, THERMAL):
-        gain = common * (1 + rng.uniform(-amount, amount))
-        contrast = 1 + rng.uniform(-amount, amount)
-        curve = 255 * (levels / 255) ** np.exp(rng.uniform(-amount, amount))
-        curve = ((curve - 128) * contrast + 128) * gain
-        tables[:, part] = np.clip(curve, 0, 255).astype(np.uint8)[:, None]
-    cv2.LUT(image, tables[None], dst=image)
 
 
 def _soft(rng: Rng, image: Image, part: slice, often: float) -> None:
