@@ -204,6 +204,28 @@ def test_frozen_blocks_keep_their_weights(tmp_path):
     assert "backbone.blocks.2.fc1.weight" in changed
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"ofm_order": "hard"},
+        {"interaction_layers": (1,)},
+        {"dfm": "none", "ofm": "none", "interaction_layers": (3,)},
+        {"dfm": "attention", "ofm": "attention"},
+    ],
+    ids=str,
+)
+def test_what_is_not_frozen_gets_a_gradient(tmp_path, changes):
+    """Else several processes would wait for it in vain."""
+    network = create("small", **{**TINY, "drop_path": 0.0, **changes})
+    config = dataclasses.replace(CONFIG, steps=1, frozen_blocks=1, ema=0.0)
+    Trainer(config, network, Dots(), Dots(), tmp_path, CPU).run()
+    without = {k for k, p in network.named_parameters() if p.grad is None}
+    frozen = {k for k, p in network.named_parameters() if not p.requires_grad}
+    assert without == frozen
+    assert "backbone.blocks.1.fc1.weight" not in frozen
+
+
 def test_warm_start_takes_what_fits(tmp_path):
     other = tiny(search_size=70)
     weights.save(other, tmp_path / "other.safetensors")
@@ -363,3 +385,6 @@ def test_what_cannot_be_trained_on_is_named(tmp_path, capsys):
     arguments = ["train", str(config), "--data", str(tmp_path), "--output", str(tmp_path / "out")]
     assert main(arguments) == 2
     assert "speed" in capsys.readouterr().err
+    config.write_text("preset: small\nsteps: 1\ndata: {colour: 1}\n")
+    assert main(arguments) == 2
+    assert "data: unknown options ['colour']" in capsys.readouterr().err

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from pathlib import Path
 
 
@@ -48,6 +49,9 @@ def run(args: argparse.Namespace) -> int:
     from ainet_ros.training.trainer import Trainer
 
     config = TrainConfig.read(args.config)
+    unknown = sorted(set(config.data) - set(inspect.signature(TrainingData).parameters))
+    if unknown:
+        raise ValueError(f"{args.config}: data: unknown options {unknown}")
     torch.manual_seed(config.seed)
     network = create(config.preset, **config.network)
     warm_start(network, vit=args.vit, weights=args.weights)
