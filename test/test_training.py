@@ -191,6 +191,36 @@ def test_another_configuration_does_not_take_over_a_run(tmp_path):
         train(tmp_path, dataclasses.replace(CONFIG, lr=2e-3))
 
 
+def test_a_run_of_before_an_option_was_there_goes_on(tmp_path):
+    train(tmp_path)
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del checkpoint["config"]["compile"]
+    torch.save(checkpoint, tmp_path / "checkpoint.pt")
+    train(tmp_path, dataclasses.replace(CONFIG, workers=1))
+    checkpoint["config"]["gone"] = 1
+    torch.save(checkpoint, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match="another configuration"):
+        train(tmp_path)
+
+
+def test_a_compiled_network_trains_the_same(tmp_path, monkeypatch):
+    # What torch.compile traces, run as it is: translating it takes minutes.
+    compiled, compile_it = [], torch.nn.Module.compile
+
+    def trace(module):
+        compiled.append(module)
+        compile_it(module, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", trace)
+    networks = [
+        train(tmp_path / str(wanted), dataclasses.replace(CONFIG, steps=3, compile=wanted))
+        for wanted in (False, True)
+    ]
+    assert len(compiled) == 1
+    for name, tensor in networks[0].state_dict().items():
+        torch.testing.assert_close(networks[1].state_dict()[name], tensor, msg=name)
+
+
 def test_frozen_blocks_keep_their_weights(tmp_path):
     torch.manual_seed(1)
     network = create("small", **TINY)
