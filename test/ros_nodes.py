@@ -168,6 +168,8 @@ class Client:
         process = self.start("tracker_node", {"weights": weights_file, **parameters})
         process.wait_for_log("ready:")
         self.spin_until(lambda: self.hears(self.rgb) and self.hears(self.thermal), "discovery")
+        # The tracker may find the cameras a little later than they find it, and nothing tells.
+        self.spin_for(0.3)
         return process
 
     @staticmethod
