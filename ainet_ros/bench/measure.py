@@ -50,7 +50,8 @@ def memory_growth(function: Callable[[], Any]) -> int:
 
     What it returns counts too. Linux with glibc: the kernel keeps the greatest resident size
     (VmHWM), which is set back first; memory that was freed before is given back to the system
-    first, so that none of it is used again unseen.
+    first, so that none of it is used again unseen. Linux counts pages in batches on each CPU: of
+    two CPUs the figure may be short by half a MiB.
     """
 
     def status(field: str) -> int:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from ainet_ros.files import replacing, write_whole
 from ainet_ros.vision import benchmarks
 from ainet_ros.vision import boxes as box_files
 
@@ -159,7 +159,9 @@ class Runner:
             if fault is None:
                 continue
             # For the process that waits for it.
-            _write(_record(self.results, sequence.name), json.dumps({"fault": fault}))
+            write_whole(
+                _record(self.results, sequence.name), json.dumps({"fault": fault}).encode()
+            )
             if strict:
                 raise ValueError(fault)
             faults[sequence.name] = fault
@@ -232,9 +234,9 @@ class Runner:
             "fps": result.fps if np.isfinite(result.fps) else None,
             "device": _device(tracker, self.workers),
         }
-        _write(_record(self.results, sequence.name), json.dumps(record))
-        partial_boxes = partial(box_files.write, boxes=result.boxes)
-        _write(_boxes(self.results, sequence.name), partial_boxes)
+        write_whole(_record(self.results, sequence.name), json.dumps(record).encode())
+        with replacing(_boxes(self.results, sequence.name)) as partial:
+            box_files.write(partial, result.boxes)
         return None
 
     def _wait(
@@ -328,13 +330,3 @@ def _clear(folder: Path, name: str) -> None:
     """The boxes first, so that none stand beside the record of others."""
     for path in (_boxes(folder, name), _record(folder, name)):
         path.unlink(missing_ok=True)
-
-
-def _write(path: Path, content: str | Callable[[Path], None]) -> None:
-    """Writes a file whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    if callable(content):
-        content(part)
-    else:
-        part.write_text(content)
-    os.replace(part, path)

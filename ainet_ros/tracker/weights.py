@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
+from ainet_ros.files import write_whole
 from ainet_ros.network import AINet, AINetConfig, checkpoint
 
 DEFAULT = "small_168"
@@ -116,10 +117,8 @@ def save(
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     # Not save_file, whose files nobody but their owner may read.
-    partial.write_bytes(serialize(state, metadata))
-    os.replace(partial, path)
+    write_whole(path, serialize(state, metadata))
 
 
 def digest(state: Mapping[str, Tensor]) -> str:

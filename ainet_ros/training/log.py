@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from .files import write_whole
+from ainet_ros.files import write_whole
 
 COLUMNS = [
     "step",

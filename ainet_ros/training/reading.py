@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ainet_ros.files import replacing
 from ainet_ros.vision.benchmarks import Sequence as Labelled
 from ainet_ros.vision.boxes import masked
 from ainet_ros.vision.registration import Registration
@@ -25,7 +26,6 @@ from ainet_ros.vision.sources import FolderSource, Frame, open_source
 from ainet_ros.vision.thermal import ToneMap
 
 from . import blobs
-from .files import replacing
 from .parts import Parts, Stills, Videos
 
 logger = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from ainet_ros.files import replacing, write_whole
 from ainet_ros.network import AINet, Output
 from ainet_ros.network.ofm import OrderDynamicMamba
 from ainet_ros.tracker import weights
@@ -24,7 +25,6 @@ from ainet_ros.tracker.tracker import IMAGE_MEAN, IMAGE_STD
 
 from .config import TrainConfig
 from .data import contact_sheet
-from .files import replacing, write_whole
 from .log import COLUMNS, Log
 from .losses import Losses, LossWeights, losses
 from .processes import Processes

@@ -11,8 +11,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Another path to write to; at the end of the block, unless it fails, `path` becomes that."""
-    partial = path.with_name(path.name + ".partial")
+    """Another path to write to, this process's own; at the end of the block, unless it fails,
+    `path` becomes that.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     yield partial
     os.replace(partial, path)
 
