@@ -13,8 +13,10 @@ from ainet_ros.cli import main
 from ainet_ros.evaluation import metrics, one_pass
 from ainet_ros.tracker import State, Tracker, weights
 from ainet_ros.vision import boxes as box_files
+from ainet_ros.vision.benchmarks import open_benchmark
 from ainet_ros.vision.registration import Calibration, Registration
-from ainet_ros.vision.scenes import Scene
+from ainet_ros.vision.scenes import ATTRIBUTES, Scene
+from ainet_ros.vision.scenes.collection import drawn_attributes
 from ainet_ros.vision.sources import open_source
 
 COUNT = 6
@@ -264,6 +266,54 @@ class TestScenes:
         (tmp_path / "visible").mkdir()
         assert main(["scenes", str(tmp_path), "--frames", "2"]) == 2
         assert "visible" in capsys.readouterr().err
+
+
+class TestCollectionOfScenes:
+    def test_is_a_benchmark_with_attributes(self, tmp_path, capsys):
+        arguments = ["scenes", str(tmp_path / "set"), "--seed", "3", "--frames", "2"]
+        assert main([*arguments, "--count", "4", "--workers", "2"]) == 0
+        assert "4 recordings of 2 frames" in capsys.readouterr().out
+        found = open_benchmark(tmp_path / "set")
+        assert [s.name for s in found.sequences] == [f"scene_{seed}" for seed in range(3, 7)]
+        assert not found.problems
+        for seed, sequence in zip(range(3, 7), found.sequences, strict=True):
+            assert sequence.attributes == set(drawn_attributes(seed))
+            scene = Scene(seed, frames=2, attributes=sequence.attributes)
+            assert sequence.visible == pytest.approx(scene.boxes, abs=1e-3)
+
+    def test_goes_on_where_it_was_stopped(self, tmp_path, capsys):
+        arguments = ["scenes", str(tmp_path / "set"), "--frames", "2"]
+        assert main([*arguments, "--count", "1"]) == 0
+        first = tmp_path / "set" / "scene_0"
+        made = first.stat().st_ino
+        # What a killed run leaves.
+        (tmp_path / "set" / ".partial" / "scene_1" / "visible").mkdir(parents=True)
+        assert main([*arguments, "--count", "2"]) == 0
+        assert first.stat().st_ino == made
+        assert sorted(p.name for p in (tmp_path / "set").iterdir()) == [
+            "attr_txt", "scene_0", "scene_1"
+        ]  # fmt: skip
+        assert main([*arguments, "--count", "2", "--attributes", "night"]) == 2
+        assert "scene_0: holds another recording" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("extra", "message"),
+        [
+            (["--count", "0"], "--count 0"),
+            (["--count", "2", "--workers", "0"], "0 workers"),
+            (["--count", "2", "--attributes", "fog"], "no scene attribute fog"),
+        ],
+    )
+    def test_bad_arguments(self, tmp_path, capsys, extra, message):
+        assert main(["scenes", str(tmp_path / "set"), *extra]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "set").exists()
+
+
+def test_every_attribute_is_drawn_about_as_often():
+    drawn = [drawn_attributes(seed) for seed in range(200)]
+    for name in ATTRIBUTES:
+        assert 50 <= sum(name in names for names in drawn) <= 90
 
 
 def test_real_sequence(shared, folder, capsys):

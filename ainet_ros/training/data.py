@@ -51,6 +51,8 @@ OUTLINED = 0.40
 BORROWED = 0.75
 ATTEMPTS = 10
 """Frames that cannot be read, one after another, before a run ends."""
+NEAR = 0.25
+"""Share of the jitter of the search region that a sample with the target near keeps."""
 DEAD_STREAM = 0.15
 """Share of one-modality videos whose other stream is black rather than imitated."""
 
@@ -92,6 +94,8 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         centre_jitter, scale_jitter: of the search region, as OSTrack has them: its centre lies
             off the target by up to half of centre_jitter * sqrt(w * h) on each axis, its size is
             scaled by exp(scale_jitter * normal).
+        near: share of the samples with a quarter of that jitter: the target lies about where it
+            was, as from one frame to the next, and its look-alikes do not; 0 as published.
         template_centre_jitter, template_scale_jitter: the same of the box that the template is
             cut by, since users draw inexact boxes; 0 as published.
         absent: share of samples without the target.
@@ -122,6 +126,7 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         search_factor: float = 4.0,
         centre_jitter: float = 3.0,
         scale_jitter: float = 0.25,
+        near: float = 0.0,
         template_centre_jitter: float = 0.1,
         template_scale_jitter: float = 0.05,
         absent: float = 0.09,
@@ -138,6 +143,8 @@ class TrainingData(Dataset[dict[str, Tensor]]):
             raise ValueError(f"split is 'train' or 'validation', not {split!r}")
         if not 0 <= absent < 1:
             raise ValueError(f"absent is a share in [0, 1), not {absent}")
+        if not 0 <= near <= 1:
+            raise ValueError(f"near is a share in [0, 1], not {near}")
         if centre_jitter >= search_factor:
             raise ValueError(
                 f"centre_jitter {centre_jitter} would move the target out of a search region of "
@@ -150,7 +157,7 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         self.split, self.seed, self.length = split, seed, length
         self.template_size, self.search_size = template_size, search_size
         self.template_factor, self.search_factor = template_factor, search_factor
-        self.centre_jitter, self.scale_jitter = centre_jitter, scale_jitter
+        self.centre_jitter, self.scale_jitter, self.near = centre_jitter, scale_jitter, near
         self.template_jitter = template_centre_jitter, template_scale_jitter
         self.absent, self.largest_gap = absent, largest_gap
         self.degradation = _degradation(degradation or {})
@@ -243,7 +250,9 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         return _window(rng, box, self.template_factor, *self.template_jitter)
 
     def _search_window(self, rng: Rng, box: Box) -> crop.Window:
-        return _window(rng, box, self.search_factor, self.centre_jitter, self.scale_jitter)
+        share = NEAR if rng.random() < self.near else 1.0
+        centre_jitter, scale_jitter = self.centre_jitter * share, self.scale_jitter * share
+        return _window(rng, box, self.search_factor, centre_jitter, scale_jitter)
 
     def _look(self, rng: Rng, first: Scene, box: Box, second: Scene, second_box: Box) -> View:
         """The template of one scene and the search region of another."""

@@ -171,9 +171,14 @@ def sway(
     )
 
 
+BLENT = {"thermal": 0.35, "rgb": 0.12}
+"""How often a part of an object is as warm, or of the colours, as what is around it."""
+
+
 def settle(rng: np.random.Generator, patch: Image, mask: Image, surroundings: Image) -> Image:
     """Fits an object's tones to the place it comes into: its RGB towards the light there, its
-    thermal to a body warmer (or, at times, colder) than the surroundings (h, w, 4).
+    thermal to a body warmer (or, at times, colder) than the surroundings (h, w, 4). Of some a
+    part blends in, as a jacket keeps warmth in: what stands out is not the whole of a target.
     """
     values = patch.astype(np.float32)
     inside = mask >= INSIDE
@@ -192,11 +197,29 @@ def settle(rng: np.random.Generator, patch: Image, mask: Image, surroundings: Im
         warmth = max(8.0, there[3] - rng.uniform(25, 90))
     # The crops' thermal is equalised; a plain camera shows a body smoother.
     values[..., 3] = (values[..., 3] - mean[3]) * rng.uniform(0.25, 1.0) + warmth
+    for part, share in ((slice(3, 4), BLENT["thermal"]), (slice(0, 3), BLENT["rgb"])):
+        if rng.random() < share:
+            _blend_in(rng, values[..., part], there[part].astype(np.float32))
     result = np.clip(values, 0, 255).astype(np.uint8)
     if rng.random() < 0.5:
         sigma = float(patch.shape[0] * rng.uniform(0.005, 0.03))
         result[..., 3] = cv2.GaussianBlur(np.ascontiguousarray(result[..., 3]), (0, 0), sigma)
     return result
+
+
+def _blend_in(rng: np.random.Generator, values: Image, there: Image) -> None:
+    """Brings a band across an object (h, w, C) float32, a fifth to two thirds of its height,
+    near the tones (C) of the surroundings, but for a little of its texture.
+    """
+    height = values.shape[0]
+    share = rng.uniform(0.2, 0.67)
+    start = rng.uniform(0, 1 - share)
+    rows = (np.arange(height, dtype=np.float32) + 0.5) / height
+    edge = rng.uniform(0.01, 0.06)
+    inside = np.clip((rows - start) / edge, 0, 1) * np.clip((start + share - rows) / edge, 0, 1)
+    alpha = (inside * rng.uniform(0.8, 1.0))[:, None, None].astype(np.float32)
+    texture = (values - values.mean(axis=(0, 1))) * np.float32(rng.uniform(0.05, 0.4))
+    values += (there + np.float32(rng.uniform(-10, 15)) + texture - values) * alpha
 
 
 class Translation:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,8 @@ ATTRIBUTES = {
     "speed": "the target runs and turns back at a moment's notice",
 }
 DEFAULT_ATTRIBUTES = ("night", "smoke", "occlusion", "lookalikes")
+RECORD = "scene.json"
+"""Of a written recording, the arguments that it was made with; written last."""
 
 # One modality at a time fails: each of these has its own part of the recording.
 _FAILURES = ("smoke", "night", "crossover")
@@ -122,6 +125,14 @@ class Scene(Source):
         self._cloth = street.noise(rng, height, width, 12, 3)
         plumes = [street.noise(rng, 480, 700, cell, 5) for cell in (300, 150)]
         self._plumes = [np.hstack([plume, plume[:, ::-1]]) for plume in plumes]  # without a seam
+        self.record: dict[str, Any] = {
+            "seed": seed,
+            "frames": frames,
+            "size": list(size),
+            "rate": rate,
+            "attributes": sorted(self.attributes),
+        }
+        """The arguments."""
         self.boxes: box_files.Boxes = np.array([self._box(index) for index in range(frames)])
 
     def __len__(self) -> int:
@@ -135,7 +146,8 @@ class Scene(Source):
     def write(
         self, folder: str | PathLike[str], on_frame: Callable[[], object] | None = None
     ) -> None:
-        """Writes the recording in LasHeR's layout: visible/, infrared/ and the boxes.
+        """Writes the recording in LasHeR's layout, visible/, infrared/ and the boxes, and
+        `RECORD`.
 
         Args:
             folder: is made; must not hold a recording.
@@ -159,6 +171,7 @@ class Scene(Source):
                 on_frame()
         for name in ("visible.txt", "infrared.txt", "init.txt"):
             box_files.write(root / name, self.boxes)
+        (root / RECORD).write_text(json.dumps(self.record) + "\n")
 
     # What happens, and when.
 
