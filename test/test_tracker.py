@@ -115,6 +115,20 @@ def test_a_frame_is_cropped_searched_and_mapped_back():
     assert track.state is State.TRACKING
 
 
+def test_search_is_centred_where_the_box_is_moved():
+    network = Scripted()
+    tracker = Tracker(network)
+    rgb, thermal = images()
+    tracker.init(rgb, thermal, BOX)
+    first = tracker.track(rgb, thermal)
+    assert tracker.box == first.box
+    x, y, w, h = BOX
+    tracker.box = (x + 7, y - 4, w, h)
+    moved = tracker.track(rgb, thermal)
+    shift = np.array(moved.box) - first.box
+    assert shift == pytest.approx([7, -4, 0, 0], abs=1)  # a window starts at a whole pixel
+
+
 def test_lost_and_found_with_hysteresis():
     network = Scripted()
     tracker = Tracker(network, lost_below=0.3, found_above=0.6)

@@ -7,9 +7,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import bench, convert, evaluate, info, scenes, track, train
+from . import bench, convert, evaluate, info, presence, scenes, track, train
 
-COMMANDS = (track, evaluate, train, convert, info, bench, scenes)
+COMMANDS = (track, evaluate, presence, train, convert, info, bench, scenes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

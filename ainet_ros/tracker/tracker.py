@@ -103,7 +103,9 @@ class Tracker:
         )
         self._hann = hann_window(config.map_size).to(self.device)
         self._embedded: Template | None = None
-        self._box: Box = (0.0, 0.0, 0.0, 0.0)
+        self.box: Box = (0.0, 0.0, 0.0, 0.0)
+        """x, y, w, h in pixels of the RGB image: where the target was last believed to be. The
+        next search is centred there, so another source may move it."""
         self._state = State.TRACKING
 
     @classmethod
@@ -146,7 +148,7 @@ class Tracker:
         template_box = torch.tensor([view.to_crop(box)], device=self.device)
         with self._autocast:
             self._embedded = self.network.embed_template(self._template, template_box)
-        self._box = box
+        self.box = box
         self._state = State.TRACKING
 
     @torch.inference_mode()
@@ -159,7 +161,7 @@ class Tracker:
             raise RuntimeError("the tracker has no target: call init first")
         started = time.perf_counter()
         check_images(rgb, thermal)
-        view = window(self._box, SEARCH_FACTOR)
+        view = window(self.box, SEARCH_FACTOR)
         self._fill(self._search, rgb, thermal, view)
         prepared = time.perf_counter()
         with self._autocast:
@@ -173,7 +175,7 @@ class Tracker:
         cx, cy, w, h = fractions
         self._update(view.to_image((cx, cy, w, h)), confidence, rgb.shape[1], rgb.shape[0])
         return Track(
-            self._box,
+            self.box,
             confidence,
             self._state,
             Timing(
@@ -189,7 +191,7 @@ class Tracker:
         elif score >= self.found_above:
             self._state = State.TRACKING
         if self._state is State.TRACKING:
-            self._box = clip(box, width, height)
+            self.box = clip(box, width, height)
 
     def _fill(self, target: Tensor, rgb: Image, thermal: Image, view: Window) -> None:
         """Put the normalized crops into `target` (1, 2, 3, side, side)."""

@@ -41,6 +41,10 @@ ABSENT_MIX = {"still": 0.5, "paste": 1.0, "video": 0.5}
 """Weights on that mix where the target is absent."""
 LEAST_CONTENT = 25.0
 """Sum of the standard deviations of green and thermal that a region needs to be a target."""
+CLEARED = 0.5
+"""Share of the samples without a target in which it is covered with what is beside it."""
+MARKED = 0.12
+"""Share of those with a target in which another place is, so that the traces tell nothing."""
 KINDS = {"person": 0.60, "car": 0.25, "bicycle": 0.15}
 """Shares of the pasted objects; the share of any other kind is OTHERS."""
 OTHERS = 0.15
@@ -230,11 +234,15 @@ class TrainingData(Dataset[dict[str, Tensor]]):
     def _view(self, rng: Rng, present: bool) -> View:
         """A sample before degradation; another one where what it needs cannot be read."""
         make = {"still": self._still, "paste": self._paste, "video": self._video}
-        mix = self.mix if present else self.absent_mix
+        cleared = not present and rng.random() < CLEARED
+        mix = self.mix if present or cleared else self.absent_mix
         problem = ""
         for _ in range(ATTEMPTS):
             try:
-                return make[_pick(rng, mix)](rng, present)
+                view = make[_pick(rng, mix)](rng, present or cleared)
+                if cleared or (present and rng.random() < MARKED):
+                    self._clear(rng, view, cleared)
+                return view
             except Unreadable as error:
                 if self.strict:
                     raise
@@ -243,6 +251,17 @@ class TrainingData(Dataset[dict[str, Tensor]]):
                     self._reported.add(problem)
                     logger.warning("skipped: %s", problem)
         raise ValueError(f"{ATTEMPTS} frames in a row cannot be read, the last: {problem}")
+
+    def _clear(self, rng: Rng, view: View, target: bool) -> None:
+        """Covers the target of the search picture, or else a place of its size apart from it."""
+        side = self.search_size
+        cx, cy, w, h = (v * side for v in view.box)
+        if not target:
+            x, y = cx, cy
+            cx, cy = rng.uniform(0, side, 2)
+            if abs(cx - x) < 1.2 * w and abs(cy - y) < 1.2 * h:
+                return
+        synthesis.clear(rng, view.search, (cx - w / 2, cy - h / 2, w, h))
 
     # The windows of a target.
 

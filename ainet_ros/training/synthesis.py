@@ -222,6 +222,43 @@ def _blend_in(rng: np.random.Generator, values: Image, there: Image) -> None:
     values += (there + np.float32(rng.uniform(-10, 15)) + texture - values) * alpha
 
 
+def clear(rng: np.random.Generator, picture: Image, box: Box) -> None:
+    """Takes what is in a box out of a picture (S, S, 4), in place: a piece from beside it, with
+    soft edges, covers it and a tenth around it. x, y, w, h in pixels.
+    """
+    size = picture.shape[0]
+    x, y, w, h = box
+    x0, y0 = max(0, int(x - 0.1 * w)), max(0, int(y - 0.1 * h))
+    x1, y1 = min(size, int(x + 1.1 * w) + 1), min(size, int(y + 1.1 * h) + 1)
+    width, height = x1 - x0, y1 - y0
+    if width < 1 or height < 1:
+        return
+    places = rng.integers(0, (max(1, size - width), max(1, size - height)), (20, 2))
+    # Of those that leave the box out, the nearest: what is there looks like what it hid.
+    apart = np.maximum(
+        np.abs(places[:, 0] - x0) / width, np.abs(places[:, 1] - y0) / height
+    ).round(6)
+    shown = picture.max(axis=2) > 0  # else it is padding
+    corners = [
+        shown[places[:, 1] + down, places[:, 0] + right]
+        for down in (0, height - 1)
+        for right in (0, width - 1)
+    ]
+    free = np.flatnonzero((apart >= 1) & np.all(corners, axis=0))
+    if not len(free):
+        picture[y0:y1, x0:x1] = picture.mean(axis=(0, 1)).astype(np.uint8)
+        return
+    left, top = places[free[apart[free].argmin()]]
+    patch = picture[top : top + height, left : left + width].astype(np.float32)
+    soft = max(1.0, 0.05 * min(width, height))
+    rows, columns = (
+        np.minimum(np.arange(n) + 1, n - np.arange(n)) / soft for n in (height, width)
+    )
+    alpha = np.minimum(1, np.minimum(rows[:, None], columns[None]))[..., None]
+    hole = picture[y0:y1, x0:x1]
+    hole[:] = (hole + (patch - hole) * alpha + 0.5).astype(np.uint8)
+
+
 class Translation:
     """Stands in for the modality that a video lacks: one plausible mapping, the same for the
     template and the search region.
