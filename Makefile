@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check format clean listed_changed
+.PHONY: help setup demo test check format weights clean listed_changed
 
 # The ROS 2 distribution that is sourced, or else wheels of ROS 2.
 ros := $(shell [ -n "$$ROS_DISTRO" ] && python3 -c 'import rclpy' 2> /dev/null \
@@ -25,6 +25,7 @@ help:
 	@echo "make test   run the tests"
 	@echo "make check  run ruff and mypy"
 	@echo "make format mend what ruff can mend"
+	@echo "make weights DATA=recordings OUT=runs  train the shipped weights anew: docs/training.md"
 	@echo "make clean  remove .venv, build/, install/ and log/"
 
 setup: $(build)
@@ -52,6 +53,9 @@ check: $(venv)
 
 format: $(venv)
 	. ./env.sh && ruff check --fix . ; ruff format .
+
+weights: setup
+	@. ./env.sh && scripts/train_weights.sh '$(DATA)' '$(OUT)'
 
 clean:
 	rm -rf .venv build install log
