@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check format weights clean listed_changed
+.PHONY: help setup demo test check format weights ablation clean listed_changed
 
 # The ROS 2 distribution that is sourced, or else wheels of ROS 2.
 ros := $(shell [ -n "$$ROS_DISTRO" ] && python3 -c 'import rclpy' 2> /dev/null \
@@ -26,6 +26,7 @@ help:
 	@echo "make check  run ruff and mypy"
 	@echo "make format mend what ruff can mend"
 	@echo "make weights DATA=recordings OUT=runs  train the shipped weights anew: docs/training.md"
+	@echo "make ablation DATA=recordings   write docs/ablation.md"
 	@echo "make clean  remove .venv, build/, install/ and log/"
 
 setup: $(build)
@@ -56,6 +57,11 @@ format: $(venv)
 
 weights: setup
 	@. ./env.sh && scripts/train_weights.sh '$(DATA)' '$(OUT)'
+
+ablation: setup
+	@. ./env.sh && ainet scenes runs/ablation/scenes --seed 5000 --count 24 --frames 60 \
+	  && ainet ablation config/ablation.yaml --data '$(DATA)' --sequences runs/ablation/scenes \
+	       --output runs/ablation --page docs/ablation.md
 
 clean:
 	rm -rf .venv build install log

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from pathlib import Path
 
 
@@ -39,36 +38,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import torch
-
-    from ainet_ros.network import create
     from ainet_ros.training.config import TrainConfig
-    from ainet_ros.training.data import TrainingData
-    from ainet_ros.training.processes import joined
-    from ainet_ros.training.start import warm_start
-    from ainet_ros.training.trainer import Trainer
+    from ainet_ros.training.run import train
 
-    config = TrainConfig.read(args.config)
-    unknown = sorted(set(config.data) - set(inspect.signature(TrainingData).parameters))
-    if unknown:
-        raise ValueError(f"{args.config}: data: unknown options {unknown}")
-    torch.manual_seed(config.seed)
-    network = create(config.preset, **config.network)
-    warm_start(network, vit=args.vit, weights=args.weights)
-    cache = args.cache or args.output / "cache"
-
-    def data(split: str) -> TrainingData:
-        return TrainingData(
-            args.data,
-            split=split,
-            seed=config.seed,
-            template_size=network.config.template_size,
-            search_size=network.config.search_size,
-            cache=cache,
-            **config.data,
-        )
-
-    train, validation = data("train"), data("validation")
-    with joined(args.device) as processes:
-        Trainer(config, network, train, validation, args.output, processes).run()
+    train(
+        TrainConfig.read(args.config),
+        args.data,
+        args.output,
+        vit=args.vit,
+        weights=args.weights,
+        cache=args.cache,
+        device=args.device,
+    )
     return 0

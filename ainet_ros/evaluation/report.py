@@ -125,7 +125,7 @@ def attribute_scores(benchmark: Benchmark, judged: Judged) -> dict[str, Score]:
 
 def _summary(judged: Sequence[Judged]) -> str:
     names = list(judged[0].mean.published)
-    return _table(
+    return markdown_table(
         ["tracker", *names, "frames/s", "on"],
         [
             [one.label, *_percents(one.mean), _number(one.mean_fps), "; ".join(one.devices)]
@@ -140,7 +140,7 @@ def _cost(cost: NetworkCost) -> str:
         "added by DFM and OFM": cost.dfm + cost.ofm,
         "added, as a hook-based profiler sees it": cost.added_seen_by_hooks,
     }
-    return "## Network\n\n" + _table(
+    return "## Network\n\n" + markdown_table(
         ["", "parameters, M", "MACs of one pair, G"],
         [
             [name, f"{value.parameters / 1e6:.2f}", f"{value.macs / 1e9:.2f}"]
@@ -163,7 +163,7 @@ def _attributes(benchmark: Benchmark, judged: Sequence[Judged]) -> list[str]:
     ]
     return [
         "## Attributes",
-        _table(["attribute", "sequences", *_columns(judged)], rows),
+        markdown_table(["attribute", "sequences", *_columns(judged)], rows),
         "![Attributes](attributes.png)",
     ]
 
@@ -196,7 +196,7 @@ def _published(
         ]
         parts += [
             f"Table {table.number} of the paper. {table.title}:",
-            _table(["", *table.columns], rows),
+            markdown_table(["", *table.columns], rows),
         ]
     if subject.devices:
         parts.append(f"This run's frames a second are on {'; '.join(subject.devices)}.")
@@ -234,7 +234,7 @@ def _sequences(judged: Sequence[Judged]) -> list[str]:
         [name, str(score.frames), *(c for one in judged for c in _percents(one.scores[name]))]
         for name, score in judged[0].scores.items()
     ]
-    return ["## Sequences", _table(["sequence", "frames scored", *_columns(judged)], rows)]
+    return ["## Sequences", markdown_table(["sequence", "frames scored", *_columns(judged)], rows)]
 
 
 def _columns(judged: Sequence[Judged]) -> list[str]:
@@ -254,7 +254,8 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, numbers to the right of the first column."""
     rule = ["---", *(["---:"] * (len(head) - 1))]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
 

@@ -68,14 +68,22 @@ class TrainConfig:
         if not path.is_file():
             raise FileNotFoundError(f"no training configuration {path}")
         values = yaml.safe_load(path.read_text())
+        try:
+            return cls.of(values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    @classmethod
+    def of(cls, values: Any) -> TrainConfig:
+        """From plain values by name. Raises ValueError naming an unknown option."""
         if not isinstance(values, dict):
-            raise ValueError(f"{path}: expected options by name, as in config/train/")
+            raise ValueError("expected options by name, as in config/train/")
         unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
         if unknown:
-            raise ValueError(f"{path}: unknown options {unknown}")
+            raise ValueError(f"unknown options {unknown}")
         try:
             if "losses" in values:
-                values["losses"] = LossWeights(**values["losses"])
+                values = {**values, "losses": LossWeights(**values["losses"])}
             return cls(**values)
         except TypeError as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise ValueError(str(error)) from None
