@@ -3,6 +3,8 @@
 
 import json
 import os
+import shutil
+import subprocess
 
 import cv2
 import numpy as np
@@ -280,6 +282,13 @@ class TestCollectionOfScenes:
             assert sequence.attributes == set(drawn_attributes(seed))
             scene = Scene(seed, frames=2, attributes=sequence.attributes)
             assert sequence.visible == pytest.approx(scene.boxes, abs=1e-3)
+
+    def test_the_installed_command_has_workers(self, tmp_path):
+        command = shutil.which("ainet")
+        assert command, "the command is not on the path: source env.sh"
+        arguments = ["scenes", str(tmp_path), "--frames", "2", "--count", "2", "--workers", "2"]
+        subprocess.run([command, *arguments], check=True, capture_output=True, timeout=120)
+        assert len(open_benchmark(tmp_path).sequences) == 2
 
     def test_goes_on_where_it_was_stopped(self, tmp_path, capsys):
         arguments = ["scenes", str(tmp_path / "set"), "--frames", "2"]

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import sys
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -183,6 +184,7 @@ def test_without_tensorboard_a_run_says_so_once(tmp_path, monkeypatch, caplog):
     train(tmp_path)
     assert sum("ainet_ros[train]" in message for message in caplog.messages) == 1
     assert (tmp_path / "log.csv").exists()
+    assert cv2.imread(str(tmp_path / "curves.png")).shape[2] == 3
 
 
 def test_another_configuration_does_not_take_over_a_run(tmp_path):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run says of itself: log.csv, and TensorBoard's files where it is installed."""
+"""What a run says of itself: log.csv, curves.png, and TensorBoard's files where it is there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from ainet_ros.files import write_whole
+from ainet_ros.files import replacing, write_whole
+from ainet_ros.vision import charts
 
 COLUMNS = [
     "step",
@@ -52,6 +53,17 @@ class Log:
         writer.writeheader()
         writer.writerows(self._rows)
         write_whole(self.path, text.getvalue().encode())
+
+        def column(name: str) -> list[float]:
+            return [float(row[name]) for row in self._rows]
+
+        with replacing(self.path.with_name("curves.png")) as partial:
+            charts.training_plot(
+                partial,
+                [int(row["samples"]) for row in self._rows],
+                {"training": column("iou"), "held out": column("validation_iou")},
+                {"target there": column("score_present"), "absent": column("score_absent")},
+            )
         if self._board is not None:
             for name in COLUMNS[2:]:
                 self._board.add_scalar(name, float(row[name]), int(row["step"]))

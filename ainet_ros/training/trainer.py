@@ -36,8 +36,8 @@ class Trainer:
     """One run of `config` on `network`, whose files lie in `output`.
 
     checkpoint.pt resumes the run to the exact step; weights.safetensors is the network so far
-    (the moving average where there is one); log.csv has the losses; samples.png shows what the
-    network is fed. Every file is written whole or not at all.
+    (the moving average where there is one); log.csv has the losses and curves.png draws them;
+    samples.png shows what the network is fed. Every file is written whole or not at all.
 
     Each of several processes has a Trainer of the same arguments but `processes`; the first one
     logs, validates and saves. Raises ValueError where the batch cannot be shared among them, or

@@ -49,6 +49,32 @@ def score_plot(
     figure.savefig(path)
 
 
+def training_plot(
+    path: str | PathLike[str],
+    samples: Sequence[int],
+    overlaps: Mapping[str, Sequence[float]],
+    scores: Mapping[str, Sequence[float]],
+) -> None:
+    """Draws what a training run reached over the samples that it has seen, as PNG.
+
+    Args:
+        path: of the picture.
+        samples: (N,).
+        overlaps, scores: (N,) each, 0..1, by their labels; NaN where there is none.
+    """
+    figure = Figure(figsize=(8, 3), dpi=120, layout="constrained")
+    for number, (ylabel, curves) in enumerate({"overlap": overlaps, "score": scores}.items(), 1):
+        axes = figure.add_subplot(1, 2, number)
+        for label, curve in curves.items():
+            axes.plot(
+                samples, curve, lw=1.6, marker="." if len(samples) < 3 else None, label=label
+            )
+        axes.set(xlabel="samples", ylabel=ylabel, ylim=(0, 1), xlim=(0, samples[-1]))
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right", fontsize="small", frameon=False)
+    figure.savefig(path, format="png")
+
+
 def threshold_plot(
     path: str | PathLike[str],
     thresholds: npt.NDArray[np.float64],

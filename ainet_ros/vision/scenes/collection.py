@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
 from os import PathLike
@@ -66,9 +67,15 @@ def write_collection(
     (root / _PARTIAL).mkdir(parents=True)
     # Not forked: the caller may have threads.
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        for _ in pool.map(partial(_write, root, frames), chosen.items()):
-            if on_scene:
-                on_scene()
+        try:
+            for _ in pool.map(partial(_write, root, frames), chosen.items()):
+                if on_scene:
+                    on_scene()
+        except BrokenProcessPool:
+            raise ValueError(
+                f"one of {workers} workers died, for want of memory perhaps; what is written "
+                "stays, and the same command goes on with the rest"
+            ) from None
     (root / _PARTIAL).rmdir()
     table = root / "attr_txt"
     table.mkdir(exist_ok=True)
