@@ -5,10 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from networks import tiny
 
 from ainet_ros.cli import main
 from ainet_ros.evaluation.presence import Scores, cut_out, scores
-from ainet_ros.tracker import Tracker
+from ainet_ros.tracker import Tracker, weights
 from ainet_ros.vision.benchmarks import open_benchmark
 from ainet_ros.vision.scenes import Scene
 
@@ -80,13 +81,21 @@ def test_asks_at_the_true_box(scene, monkeypatch):
     assert found.auroc == 0
 
 
-def test_shipped_weights_see_that_the_target_is_gone(scene, capsys):
-    assert main(["presence", str(scene), "--every", "2", "--device", "cpu", "--json"]) == 0
+def test_command_prints_what_the_frames_gave(scene, tmp_path, capsys):
+    weights.save(tiny(), tmp_path / "tiny.safetensors")
+    (sequence,) = open_benchmark(scene).sequences
+    expected = scores(Tracker(tiny()), sequence, every=2)
+    command = ["presence", str(scene), "--every", "2", "--weights"]
+    command += [str(tmp_path / "tiny.safetensors"), "--device", "cpu", "--precision", "float32"]
+    assert main([*command, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows["all"] == rows["scene_2"]
-    assert rows["all"]["frames"] == 3
-    assert rows["all"]["score_present"] > rows["all"]["score_absent"]
-    assert rows["all"]["auroc"] > 0.8
+    assert rows["all"]["frames"] == len(expected.present) == 3
+    assert rows["all"]["auroc"] == pytest.approx(expected.auroc)
+    assert rows["all"]["score_present"] == pytest.approx(expected.present.mean(), abs=1e-5)
+    assert rows["all"]["score_absent"] == pytest.approx(expected.absent.mean(), abs=1e-5)
+    assert main(command) == 0
+    assert f"all            3  {expected.auroc:5.3f}" in capsys.readouterr().out
 
 
 def test_bad_step(scene, capsys):

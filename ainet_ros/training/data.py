@@ -256,12 +256,13 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         """Covers the target of the search picture, or else a place of its size apart from it."""
         side = self.search_size
         cx, cy, w, h = (v * side for v in view.box)
-        if not target:
-            x, y = cx, cy
-            cx, cy = rng.uniform(0, side, 2)
-            if abs(cx - x) < 1.2 * w and abs(cy - y) < 1.2 * h:
-                return
-        synthesis.clear(rng, view.search, (cx - w / 2, cy - h / 2, w, h))
+        box = cx - w / 2, cy - h / 2, w, h
+        if target:
+            synthesis.clear(rng, view.search, box)
+            return
+        x, y = rng.uniform(0, side, 2)
+        if abs(cx - x) > 1.2 * w or abs(cy - y) > 1.2 * h:
+            synthesis.clear(rng, view.search, (x - w / 2, y - h / 2, w, h), avoid=box)
 
     # The windows of a target.
 

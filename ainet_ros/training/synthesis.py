@@ -222,9 +222,10 @@ def _blend_in(rng: np.random.Generator, values: Image, there: Image) -> None:
     values += (there + np.float32(rng.uniform(-10, 15)) + texture - values) * alpha
 
 
-def clear(rng: np.random.Generator, picture: Image, box: Box) -> None:
+def clear(rng: np.random.Generator, picture: Image, box: Box, avoid: Box | None = None) -> None:
     """Takes what is in a box out of a picture (S, S, 4), in place: a piece from beside it, with
-    soft edges, covers it and a tenth around it. x, y, w, h in pixels.
+    soft edges, covers it and a tenth around it. x, y, w, h in pixels. Nothing is copied from
+    the box to avoid.
     """
     size = picture.shape[0]
     x, y, w, h = box
@@ -244,7 +245,12 @@ def clear(rng: np.random.Generator, picture: Image, box: Box) -> None:
         for down in (0, height - 1)
         for right in (0, width - 1)
     ]
-    free = np.flatnonzero((apart >= 1) & np.all(corners, axis=0))
+    allowed = (apart >= 1) & np.all(corners, axis=0)
+    if avoid is not None:
+        left_out = avoid[0] - width, avoid[1] - height
+        beyond = avoid[0] + avoid[2], avoid[1] + avoid[3]
+        allowed &= ((places < left_out) | (places > beyond)).any(axis=1)
+    free = np.flatnonzero(allowed)
     if not len(free):
         picture[y0:y1, x0:x1] = picture.mean(axis=(0, 1)).astype(np.uint8)
         return
