@@ -167,7 +167,6 @@ def test_the_box_follows_a_pasted_object(
     monkeypatch.setattr(data, "KINDS", {"car": 1.0, "person": 0.0, "bicycle": 0.0})
     monkeypatch.setattr(data, "THINGS", 0.0)
     monkeypatch.setattr(data, "_LOOK_ALIKES", [1.0, 0, 0, 0, 0])
-    monkeypatch.setattr(data, "MARKED", 0.0)
     monkeypatch.setattr(synthesis, "BLENT", {"thermal": 0.0, "rgb": 0.0})
     samples = make(
         mix={"still": 0, "paste": 1, "video": 0}, absent=0.0, degradation=INTACT, search_size=192
@@ -182,8 +181,8 @@ def test_the_box_follows_a_pasted_object(
         found = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         truth = torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]).clamp(0, 192)
         # An occluder may hide a part, nothing may lie outside but the blur of small ones.
-        assert (found[:2] - truth[:2]).min() > -8
-        assert (found[2:] - truth[2:]).max() < 8
+        assert (found[:2] - truth[:2]).min() > -6
+        assert (found[2:] - truth[2:]).max() < 6
         filled.append(float((found - truth).abs().max()))
     assert len(filled) > 45
     assert np.median(filled) < 3
@@ -202,7 +201,8 @@ def test_a_target_that_is_taken_out_leaves_no_trace_of_itself(
         sample = samples[i]
         search = sample["search"][0].int()
         assert not sample["present"]
-        assert (search[0] > 1.5 * search[1] + 30).float().mean() < 0.002
+        # A tenth of the share that a target has in its search region.
+        assert (search[0] > 1.5 * search[1] + 30).float().mean() < 0.1 / 16
 
 
 @pytest.mark.parametrize("box", [(40, 30, 16, 20), (-4, 50, 20, 30), (10, 10, 76, 76)])

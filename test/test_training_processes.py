@@ -23,7 +23,7 @@ from ainet_ros.tracker import weights
 from ainet_ros.training.processes import Processes, SynchronizedBatchNorm2d
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = 16
+STEPS = 24
 CONFIG = dict(
     preset="small", network={**TINY, "ofm_order": "hard"}, steps=STEPS, batch=4, workers=0,
     save_every=4, validation_samples=8, ema=0.9, clip=1.0, box_at="truth", warmup=4,

@@ -240,7 +240,8 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         for _ in range(ATTEMPTS):
             try:
                 view = make[_pick(rng, mix)](rng, present or cleared)
-                if cleared or (present and rng.random() < MARKED):
+                # Where no sample is cleared, as in the published recipe, none is marked.
+                if cleared or (present and self.absent and rng.random() < MARKED):
                     self._clear(rng, view, cleared)
                 return view
             except Unreadable as error:
@@ -270,7 +271,7 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         return _window(rng, box, self.template_factor, *self.template_jitter)
 
     def _search_window(self, rng: Rng, box: Box) -> crop.Window:
-        share = NEAR if rng.random() < self.near else 1.0
+        share = NEAR if self.near and rng.random() < self.near else 1.0
         centre_jitter, scale_jitter = self.centre_jitter * share, self.scale_jitter * share
         return _window(rng, box, self.search_factor, centre_jitter, scale_jitter)
 
