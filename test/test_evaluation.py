@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs over benchmarks: what is run, by whom, what it leaves, and the report."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from test_benchmarks import LASHER, SAME, write_gtot, write_plain, write_vtuav
 from tqdm import tqdm
 
 from ainet_ros.cli import main
-from ainet_ros.evaluation import metrics, opencv, published, report, runner
+from ainet_ros.evaluation import failures, metrics, opencv, published, report, runner
 from ainet_ros.evaluation.runner import Runner, Share
 from ainet_ros.network.cost import count
 from ainet_ros.tracker import State, Timing, Track, weights
@@ -201,6 +202,26 @@ class TestReport:
         for name in ("success.png", "precision.png", "attributes.png"):
             assert f"]({name})" in text
             assert cv2.imread(str(root / "report" / name)).std() > 5
+
+    def test_worst_frames_are_shown_the_worst_first(self, root):
+        benchmark, trackers = judged(root, ours=0)
+        first, second, third = benchmark.sequences
+        results = trackers[0].boxes
+        x, y, w, h = second.visible[2]
+        results[second.name][2] = x + w / 2, y, w, h  # overlap 1/3
+        results[second.name][3] = x + w / 4, y, w, h
+        results[first.name][1] = np.nan
+        lines = failures.draw(root / "worst.png", [first, second], results)
+        assert lines == [
+            f"{first.name}, frame 1: overlap 0.00",
+            f"{second.name}, frame 2: overlap 0.33",
+        ]
+        picture = cv2.imread(str(root / "worst.png"))
+        assert picture.shape[1] == 2 * failures.WIDTH
+        assert "](failures.png)" in report.write(root / "report", benchmark, trackers).read_text()
+        unlabelled = dataclasses.replace(third, visible=np.full_like(third.visible, np.nan))
+        assert failures.draw(root / "none.png", [unlabelled], results) == []
+        assert not (root / "none.png").exists()
 
     def test_problems_are_told(self, root):
         (root / "set" / "a" / "visible.txt").write_text("1,2\n")

@@ -99,6 +99,23 @@ def test_absent_targets_cost_only_the_score():
     assert quiet.giou == loud.giou == quiet.l1 == 0
 
 
+def test_presence_asks_one_score_of_each_sample():
+    score = torch.full((2, 1, 8, 8), 0.1)
+    score[:, 0, 3, 2] = 0.6  # near the first one's target, wrong for the second
+    score[:, 0, 7, 7] = 0.9  # wrong for both
+    box = torch.tensor([[2.5 / 8, 3.5 / 8, 0.2, 0.4], [0.0, 0.0, 0.0, 0.0]])
+    score.requires_grad_()
+    cost = L.losses(
+        Output(score, torch.full((2, 2, 8, 8), 0.3), torch.full((2, 2, 8, 8), 0.5), *[None] * 4),
+        box, torch.tensor([True, False]), L.LossWeights(0, 0, 0, presence=1), "truth",
+    )  # fmt: skip
+    assert cost.total == cost.presence
+    expected = -(np.log(0.6) + np.log(0.1)) / 2
+    assert float(cost.presence.detach()) == pytest.approx(expected, rel=1e-5)
+    cost.total.backward()
+    assert score.grad.nonzero().tolist() == [[0, 0, 3, 2], [1, 0, 7, 7]]
+
+
 CPU = Processes(torch.device("cpu"))
 
 
@@ -155,10 +172,10 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
         pass
 
     class KilledTrainer(Trainer):
-        def _optimize(self, batch):
+        def optimize(self, batch):
             if self.step == 5:
                 raise Killed
-            return super()._optimize(batch)
+            return super().optimize(batch)
 
     torch.manual_seed(1)
     with pytest.raises(Killed):

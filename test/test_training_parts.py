@@ -262,7 +262,7 @@ def test_the_published_recipe(size: int) -> None:
     assert config.steps * config.batch == 15 * 60_000
     assert (config.lr, config.backbone_lr, config.weight_decay) == (1e-4, 1e-5, 1e-4)
     assert (config.batch, config.clip, config.schedule, config.box_at) == (16, 0.1, "step", "peak")
-    assert vars(config.losses) == {"giou": 2.0, "l1": 5.0, "focal": 1.0}
+    assert vars(config.losses) == {"giou": 2.0, "l1": 5.0, "focal": 1.0, "presence": 0.0}
     assert config.preset == f"base_{size}"
     assert (config.dfm_lr, config.frozen_blocks, config.ema) == (None, 0, 0.0)
 

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -17,23 +20,49 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     scan = benches.add_parser(
         "scan", help="the backends of the selective scan against its step-by-step reference"
     )
-    scan.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    scan.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5")
-    scan.add_argument("--json", action="store_true", help="print JSON instead of a table")
     scan.set_defaults(run=run_scan)
+    training = benches.add_parser("training", help="where the time of a training step goes")
+    training.add_argument("config", type=Path, help="YAML file, as in config/train/")
+    training.add_argument("--data", type=Path, required=True, help="folder of training data")
+    training.add_argument("--cache", type=Path, required=True, help="folder for decoded images")
+    training.set_defaults(run=run_training)
+    for bench in (scan, training):
+        bench.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+        bench.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5")
+        bench.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def run_scan(args: argparse.Namespace) -> int:
-    import json
-
-    import torch
-
     from ainet_ros.bench import scan
+
+    _check(args)
+    _print(args, scan.measure(args.device, args.repeats), scan.table)
+    return 0
+
+
+def run_training(args: argparse.Namespace) -> int:
+    from ainet_ros.bench import training
+    from ainet_ros.training.config import TrainConfig
+
+    _check(args)
+    config = TrainConfig.read(args.config)
+    result = training.measure(config, args.data, args.cache, args.device, args.repeats)
+    _print(args, result, training.table)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    import torch
 
     if args.repeats < 1:
         raise ValueError(f"--repeats must be 1 or more, got {args.repeats}")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no CUDA GPU; use cpu")
-    result = scan.measure(args.device, args.repeats)
-    print(json.dumps(result, indent=2) if args.json else scan.table(result))
-    return 0
+
+
+def _print(
+    args: argparse.Namespace, result: dict[str, Any], table: Callable[[dict[str, Any]], str]
+) -> None:
+    import json
+
+    print(json.dumps(result, indent=2) if args.json else table(result))

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ainet_ros.network import AINetConfig
 from ainet_ros.network.cost import NetworkCost
 from ainet_ros.vision import benchmarks, charts
 from ainet_ros.vision.benchmarks import Benchmark
 
-from . import metrics, published, runner
+from . import failures, metrics, published, runner
 from .metrics import RULES, Score
 
 _FROM_PAPER = {"precision": "PR", "normalized_precision": "NPR", "auc": "SR"}
@@ -25,12 +28,14 @@ class Judged:
     Attributes:
         label: of the tracker.
         scores: by the names of the sequences.
+        boxes: (N, 4) x, y, w, h in pixels, of every frame, by the same.
         fps: frames a second, by the same; None where it is not known.
         devices: that the tracker ran on.
     """
 
     label: str
     scores: dict[str, Score]
+    boxes: dict[str, NDArray[np.float64]]
     fps: dict[str, float | None]
     devices: tuple[str, ...] = ()
 
@@ -69,6 +74,7 @@ def judge(benchmark: Benchmark, folder: Path, label: str) -> Judged:
     return Judged(
         label,
         scores,
+        {name: result.boxes for name, result in results.items()},
         {name: result.fps for name, result in results.items()},
         tuple(sorted({result.device for result in results.values() if result.device})),
     )
@@ -106,6 +112,7 @@ def write(
         *_attributes(benchmark, judged),
         *_published(benchmark, subject, network, whole),
         *_sequences(judged),
+        *_failures(folder, benchmark, subject),
     ]
     if benchmark.problems:
         parts.append("## Skipped\n\n" + "\n".join(f"- {fault}" for fault in benchmark.problems))
@@ -235,6 +242,19 @@ def _sequences(judged: Sequence[Judged]) -> list[str]:
         for name, score in judged[0].scores.items()
     ]
     return ["## Sequences", markdown_table(["sequence", "frames scored", *_columns(judged)], rows)]
+
+
+def _failures(folder: Path, benchmark: Benchmark, subject: Judged) -> list[str]:
+    lines = failures.draw(folder / "failures.png", benchmark.sequences, subject.boxes)
+    if not lines:
+        return []
+    return [
+        "## Worst frames",
+        f"The first frame of a sequence in which {subject.label} overlaps the truth, the thin "
+        "white box, least.",
+        "![The worst frames](failures.png)",
+        "\n".join(f"- {line}" for line in lines),
+    ]
 
 
 def _columns(judged: Sequence[Judged]) -> list[str]:

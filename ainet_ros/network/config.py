@@ -167,4 +167,14 @@ PRESETS: dict[str, AINetConfig] = {
         order_pool=256,
         order_widths=(128, 64, 32),
     ),
+    "nano": dataclasses.replace(
+        SMALL,
+        template_size=56,
+        search_size=126,
+        depth=6,
+        interaction_layers=(3, 5),
+        d_state=8,
+        order_pool=128,
+        order_widths=(64, 32, 16),
+    ),
 }

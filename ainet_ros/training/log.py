@@ -21,6 +21,7 @@ COLUMNS = [
     "giou",
     "l1",
     "focal",
+    "presence",
     "iou",
     "validation_iou",
     "score_present",

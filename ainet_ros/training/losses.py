@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The losses of OSTrack and AINet: weighted focal on the score map, GIoU and L1 on the box.
 
+A fourth, not in the paper, makes the highest score tell whether the target is there.
+
 All boxes are (batch, 4) in fractions of the search region.
 """
 
@@ -20,11 +22,12 @@ MIN_OVERLAP = 0.7
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the three terms, as published."""
+    """Weights of the terms, as published."""
 
     giou: float = 2.0
     l1: float = 5.0
     focal: float = 1.0
+    presence: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Losses:
     giou: Tensor
     l1: Tensor
     focal: Tensor
+    presence: Tensor
     iou: Tensor
 
 
@@ -48,29 +52,38 @@ def losses(
 ) -> Losses:
     """box: (batch, 4) cx, cy, w, h; present: (batch,) bool, False where there is no target.
 
-    Every term is a sum over `targets`, by default the number of targets in the batch, at least 1.
-    Where processes share a batch it is the mean of their numbers: their mean is then the loss of
-    the whole batch.
+    Every term but the last is a sum over `targets`, by default the number of targets in the
+    batch, at least 1. Where processes share a batch it is the mean of their numbers: their mean
+    is then the loss of the whole batch.
 
     The box terms look at one cell: with `box_at="peak"` that of the highest score, as published;
     with "truth" the best of the 3x3 cells around the target's centre, which does not teach a
     wrong cell while the score map is still poor. They leave out samples without a target.
+
+    The term of presence is the mean over all samples of the cross-entropy of one score: where the
+    target is, the highest around its centre; where it is not, the highest of all.
     """
     score_map = output.score_map.float()
     heat = gaussian_targets(box, present, score_map.shape[-1])
     count = present.sum().clamp(min=1) if targets is None else targets
     focal = focal_loss(score_map, heat) / count
-    chosen = score_map if box_at == "peak" else score_map * around_centre(box, heat.shape[-1])
+    around = around_centre(box, heat.shape[-1])
+    presence = presence_loss(score_map, around, present)
+    chosen = score_map if box_at == "peak" else score_map * around
     predicted = to_corners(decode(chosen, output.size_map.float(), output.offset_map.float()))
     truth = to_corners(box)
     iou, giou = overlap(predicted, truth)
     giou_term = ((1 - giou) * present).sum() / count
     l1_term = ((predicted - truth).abs().mean(dim=1) * present).sum() / count
     return Losses(
-        total=weights.giou * giou_term + weights.l1 * l1_term + weights.focal * focal,
+        total=weights.giou * giou_term
+        + weights.l1 * l1_term
+        + weights.focal * focal
+        + weights.presence * presence,
         giou=giou_term,
         l1=l1_term,
         focal=focal,
+        presence=presence,
         iou=(iou * present).sum() / count,
     )
 
@@ -143,3 +156,10 @@ def focal_loss(score_map: Tensor, heat: Tensor) -> Tensor:
     hit = (1 - score_map) ** FOCAL_ALPHA * score_map.log()
     miss = (1 - heat) ** FOCAL_BETA * score_map**FOCAL_ALPHA * (1 - score_map).log()
     return -torch.where(at_centre, hit, miss).sum()
+
+
+def presence_loss(score_map: Tensor, around: Tensor, present: Tensor) -> Tensor:
+    """Mean cross-entropy of the score that decides: (batch, 1, F, F), twice, and (batch,)."""
+    there = (score_map * around).flatten(1).amax(dim=1)  # (batch,)
+    anywhere = score_map.flatten(1).amax(dim=1)  # (batch,)
+    return -torch.where(present, there.log(), (1 - anywhere).log()).mean()

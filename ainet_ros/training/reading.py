@@ -22,7 +22,7 @@ from ainet_ros.files import replacing
 from ainet_ros.vision.benchmarks import Sequence as Labelled
 from ainet_ros.vision.boxes import masked
 from ainet_ros.vision.registration import Registration
-from ainet_ros.vision.sources import FolderSource, Frame, open_source
+from ainet_ros.vision.sources import FolderSource, Frame, frames_at, open_source
 from ainet_ros.vision.thermal import ToneMap
 
 from . import blobs
@@ -279,7 +279,7 @@ class Builder:
         track = labelled_track(part, options, sequence, self._skip)
         boxes = dict(zip(track.frames, track.boxes, strict=True))
         kept = Track(track.name, track.split)
-        for number, frame in frames_of(sequence, boxes):
+        for number, frame in frames_at(sequence.source, boxes):
             image, scale = smaller(stack(frame), options.cached)
             where = f"{track.name}: frame {number}"
             self._add_box(kept, self._add(image), number, np.array(boxes[number]), scale, where)
@@ -358,17 +358,6 @@ def labelled_track(part: str, options: Videos, sequence: Labelled, skip: Skip) -
         frames=sequence.frames[used].tolist(),
         boxes=boxes[used].tolist(),
     )
-
-
-def frames_of(sequence: Labelled, wanted: Iterable[int]) -> Iterator[tuple[int, Frame]]:
-    """The wanted frames of a sequence, in their order."""
-    if isinstance(sequence.source, FolderSource):
-        yield from ((number, sequence.source[number]) for number in sorted(wanted))
-        return
-    chosen = set(wanted)
-    for number, frame in enumerate(sequence.source):
-        if number in chosen:
-            yield number, frame
 
 
 def read_boxes(path: Path) -> NDArray[np.float64]:

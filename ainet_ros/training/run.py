@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ainet_ros.network import create
+from ainet_ros.network import AINetConfig, create
 
 from .config import TrainConfig
 from .data import TrainingData
@@ -40,24 +40,34 @@ def train(
     Raises:
         FileNotFoundError, ValueError: as `TrainingData`, `warm_start` and `Trainer`.
     """
-    unknown = sorted(set(config.data) - set(inspect.signature(TrainingData).parameters))
-    if unknown:
-        raise ValueError(f"data: unknown options {unknown}")
     torch.manual_seed(config.seed)
     network = create(config.preset, **config.network)
     warm_start(network, vit=vit, weights=weights)
-
-    def data(split: str) -> TrainingData:
-        return TrainingData(
-            root,
-            split=split,
-            seed=config.seed,
-            template_size=network.config.template_size,
-            search_size=network.config.search_size,
-            cache=cache or output / "cache",
-            **config.data,
-        )
-
-    training, validation = data("train"), data("validation")
+    cache = cache or output / "cache"
+    training, validation = (
+        samples(config, network.config, root, split, cache) for split in ("train", "validation")
+    )
     with joined(device) as processes:
         Trainer(config, network, training, validation, output, processes).run()
+
+
+def samples(
+    config: TrainConfig, network: AINetConfig, root: Path, split: str, cache: Path
+) -> TrainingData:
+    """The samples of a run, its "train" or "validation" split, in the sizes that `network` takes.
+
+    Raises FileNotFoundError and ValueError as `TrainingData`, and ValueError on an option that it
+    does not have.
+    """
+    unknown = sorted(set(config.data) - set(inspect.signature(TrainingData).parameters))
+    if unknown:
+        raise ValueError(f"data: unknown options {unknown}")
+    return TrainingData(
+        root,
+        split=split,
+        seed=config.seed,
+        template_size=network.template_size,
+        search_size=network.search_size,
+        cache=cache,
+        **config.data,
+    )

@@ -95,7 +95,7 @@ class Trainer:
         )
         recent: list[Losses] = []
         for batch in self._batches():
-            recent.append(self._optimize(batch))
+            recent.append(self.optimize(batch))
             self.step += 1
             progress.update()
             if self.step % 10 == 0:
@@ -130,15 +130,25 @@ class Trainer:
             )
         )
 
-    def _optimize(self, batch: Batch) -> Losses:
-        self.network.train()
+    def optimize(self, batch: Batch) -> Losses:
+        """One step of the optimizer at the rate that the run has come to."""
         scale = self._schedule()
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * scale
         self.optimizer.zero_grad(set_to_none=True)
+        result = self.losses(batch)
+        result.total.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        self.optimizer.step()
+        self._average()
+        return Losses(**{k: v.detach() for k, v in vars(result).items()})
+
+    def losses(self, batch: Batch) -> Losses:
+        """What this process's part of a batch costs the network in training."""
+        self.network.train()
         present = batch["present"].to(self.device)
         targets = self.processes.mean(present.sum().float())
-        result = losses(
+        return losses(
             self._forward(self.model, batch),
             batch["box"].to(self.device),
             present,
@@ -146,11 +156,6 @@ class Trainer:
             self.config.box_at,
             targets.clamp(min=1 / self.processes.count),
         )
-        result.total.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        self.optimizer.step()
-        self._average()
-        return Losses(**{k: v.detach() for k, v in vars(result).items()})
 
     def _forward(self, model: nn.Module, batch: Batch) -> Output:
         with torch.autocast(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -269,3 +269,14 @@ def errors_at(where: object) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def frames_at(source: Source, wanted: Iterable[int]) -> Iterator[tuple[int, Frame]]:
+    """The wanted frames of a source with their numbers, in their order."""
+    if isinstance(source, FolderSource):
+        yield from ((number, source[number]) for number in sorted(wanted))
+        return
+    chosen = set(wanted)
+    for number, frame in enumerate(source):
+        if number in chosen:
+            yield number, frame
