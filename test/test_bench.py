@@ -7,6 +7,9 @@ import os
 
 import pytest
 import torch
+import yaml
+from networks import TINY
+from test_training_parts import sequence
 
 from ainet_ros.bench import measure, scan
 from ainet_ros.cli import bench
@@ -71,3 +74,29 @@ def test_bench_scan_refuses_what_it_cannot_measure():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="no CUDA GPU"):
             ainet("scan", "--device", "cuda")
+
+
+def test_bench_training_splits_the_time_of_a_sample(tmp_path, capsys):
+    sequence(tmp_path / "data" / "walks" / "one")
+    network = {k: list(v) if isinstance(v, tuple) else v for k, v in TINY.items()}
+    data = {"videos": {"walks": {"validation": []}}}
+    config = {"preset": "small", "steps": 100, "batch": 2, "network": network, "data": data}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    command = (
+        "training", str(tmp_path / "config.yaml"), "--data", str(tmp_path / "data"),
+        "--cache", str(tmp_path / "cache"), "--repeats", "2",
+    )  # fmt: skip
+    assert ainet(*command, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    seconds = result["seconds"]
+    assert list(seconds) == [
+        "making it",
+        "forward and losses",
+        "backward",
+        "optimizer and average",
+    ]
+    assert all(value < 10 for value in seconds.values())
+    assert seconds["making it"] > 0 and seconds["forward and losses"] > 0
+    assert ainet(*command) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in seconds)
