@@ -56,7 +56,7 @@ format: $(venv)
 	. ./env.sh && ruff check --fix . ; ruff format .
 
 weights: setup
-	@. ./env.sh && scripts/train_weights.sh '$(DATA)' '$(OUT)'
+	@. ./env.sh && scripts/train_weights.sh '$(DATA)' '$(OUT)' $(or $(PRESET),small_168)
 
 ablation: setup
 	@. ./env.sh && ainet scenes runs/ablation/scenes --seed 5000 --count 24 --frames 60 \

