@@ -5,14 +5,16 @@ import argparse
 import json
 import os
 
+import cv2
 import pytest
 import torch
 import yaml
-from networks import TINY
+from networks import TINY, tiny
 from test_training_parts import sequence
 
-from ainet_ros.bench import measure, scan
+from ainet_ros.bench import limit, measure, network, scan, track
 from ainet_ros.cli import bench
+from ainet_ros.tracker import weights
 
 
 def ainet(*words):
@@ -96,3 +98,89 @@ def test_bench_training_splits_the_time_of_a_sample(tmp_path, capsys):
     assert ainet(*command) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in seconds)
+
+
+def test_bench_limit_reports_rates(monkeypatch, capsys):
+    monkeypatch.setattr(limit, "SIDE", 64)
+    monkeypatch.setattr(limit, "COPIED", 2**16)
+    assert ainet("limit", "--repeats", "1", "--json") == 0
+    rates = json.loads(capsys.readouterr().out)["per_second"]
+    assert list(rates) == ["float32", "bfloat16", "int8", "memory"]
+    assert min(rates.values()) > 0
+    assert ainet("limit", "--repeats", "1") == 0
+    assert "GB/s" in capsys.readouterr().out
+
+
+def test_limit_multiplies_what_it_says():
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        function, operations = limit.runs("cpu")[name]
+        assert function().dtype == dtype
+        assert operations == 2 * function().numel() * limit.SIDE
+    assert limit.runs("cpu")["int8"][0]().dtype == torch.int32
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_stages_make_up_the_network(monkeypatch, precision):
+    monkeypatch.setattr(limit, "SIDE", 64)
+    config = tiny().config
+    result = network.measure(config, "cpu", precision, repeats=1)
+    whole, *stages = (result["stages"].pop(name) for name in ("whole", *network.STAGES))
+    assert result["stages"] == {}
+    assert sum(row["seconds"] for row in stages) < whole["seconds"]
+    assert min(row["seconds"] for row in stages) > 0
+    # All multiplications but those of the box prompt.
+    assert sum(row["macs"] for row in stages) == pytest.approx(whole["macs"], rel=0.02)
+    assert "blocks" in network.table(network.measure(config, "cpu", precision, repeats=1))
+
+
+def test_growth_is_measured_drawn_and_stops_at_the_memory(monkeypatch, tmp_path, capsys):
+    weights.save(tiny(), tmp_path / "tiny.safetensors")
+    monkeypatch.setattr(network, "LAYERS", (1, 4))
+    monkeypatch.setattr(network, "RESOLUTIONS", (56, 112))
+    monkeypatch.setattr(network, "available_memory", lambda: 2**20)
+    command = "network", str(tmp_path / "tiny.safetensors"), "--repeats", "1"
+    picture = tmp_path / "growth.png"
+    assert ainet(*command, "--growth", str(picture), "--json") == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    run = {(r["axis"], r["value"], r["variant"]) for r in rows if r["seconds"] is not None}
+    assert ("layers", 4, "AINet-Transformer") in run
+    assert {key for key in run if key[2] == "AINet"} == {
+        ("layers", 1, "AINet"), ("layers", 4, "AINet"),
+        ("resolution", 56, "AINet"), ("resolution", 112, "AINet"),
+    }  # fmt: skip
+    # The scores of 4 x 64 tokens and 3 heads, four times: 3 MiB.
+    assert ("resolution", 112, "AINet-Transformer") not in run
+    assert cv2.imread(str(picture)).std() > 5
+
+
+def test_fit_tells_a_line_from_a_square():
+    def rows(power):
+        return [
+            {"axis": "resolution", "variant": "AINet", "tokens": n, "fusion": 1e-6 * n**power}
+            for n in (100, 400, 900, 1600)
+        ]
+
+    line, square = (network.fit(rows(power), "AINet") for power in (1, 2))
+    assert line["exponent"] == pytest.approx(1)
+    assert line["linear_r2"] == pytest.approx(1)
+    assert square["exponent"] == pytest.approx(2)
+    assert square["linear_r2"] < 0.97
+
+
+def test_layers_are_spread_to_the_last():
+    assert network.spread(1, 12) == (11,)
+    assert network.spread(3, 12) == (3, 7, 11)
+    assert network.spread(12, 12) == tuple(range(12))
+
+
+def test_bench_track_adds_up(monkeypatch, tmp_path, capsys):
+    weights.save(tiny(), tmp_path / "tiny.safetensors")
+    monkeypatch.setattr(track, "SIZES", ((160, 120), (64, 48)))
+    command = "track", "--weights", str(tmp_path / "tiny.safetensors"), "--repeats", "1"
+    assert ainet(*command, "--json") == 0
+    sizes = json.loads(capsys.readouterr().out)["sizes"]
+    assert list(sizes) == ["160x120", "64x48"]
+    for row in sizes.values():
+        whole = sum(row[f"{part}_ms"] for part in ("preprocess", "network", "postprocess"))
+        assert row["frames_per_second"] == pytest.approx(1e3 / whole)
+        assert 0 < row["share_beside_network"] < 1

@@ -45,6 +45,12 @@ def median_times(functions: Mapping[str, Callable[[], Any]], repeats: int) -> di
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def available_memory() -> int:
+    """Bytes that this machine can still give to processes without swapping (Linux)."""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    return int(found[1]) * 1024  # type: ignore[index]
+
+
 def memory_growth(function: Callable[[], Any]) -> int:
     """Bytes by which the resident memory of this process rises at most while `function` runs.
 

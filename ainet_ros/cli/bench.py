@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from . import options
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
@@ -21,13 +23,32 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "scan", help="the backends of the selective scan against its step-by-step reference"
     )
     scan.set_defaults(run=run_scan)
+    limit = benches.add_parser("limit", help="what this machine can do at most, the yardstick")
+    limit.set_defaults(run=run_limit)
+    network = benches.add_parser("network", help="the stages of a network on one pair")
+    network.add_argument("preset", help="of the network, or a file of weights")
+    network.add_argument(
+        "--precision", default="float32", choices=("float32", "bfloat16"), help="default: float32"
+    )
+    network.add_argument(
+        "--growth",
+        type=Path,
+        metavar="PICTURE",
+        help="measure time and memory over layers and resolution instead, beside "
+        "AINet-Transformer's, and draw them (.png, .svg, .pdf)",
+    )
+    network.set_defaults(run=run_network)
+    track = benches.add_parser("track", help="the parts of a tracked frame, by the size of images")
+    options.add_tracker_arguments(track)
+    track.set_defaults(run=run_track)
     training = benches.add_parser("training", help="where the time of a training step goes")
     training.add_argument("config", type=Path, help="YAML file, as in config/train/")
     training.add_argument("--data", type=Path, required=True, help="folder of training data")
     training.add_argument("--cache", type=Path, required=True, help="folder for decoded images")
     training.set_defaults(run=run_training)
-    for bench in (scan, training):
+    for bench in (limit, scan, network, training):
         bench.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    for bench in (limit, scan, network, track, training):
         bench.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5")
         bench.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -37,6 +58,43 @@ def run_scan(args: argparse.Namespace) -> int:
 
     _check(args)
     _print(args, scan.measure(args.device, args.repeats), scan.table)
+    return 0
+
+
+def run_limit(args: argparse.Namespace) -> int:
+    from ainet_ros.bench import limit
+
+    _check(args)
+    _print(args, limit.measure(args.device, args.repeats), limit.table)
+    return 0
+
+
+def run_network(args: argparse.Namespace) -> int:
+    import torch
+
+    from ainet_ros.bench import network
+    from ainet_ros.network import PRESETS
+    from ainet_ros.tracker import weights
+    from ainet_ros.tracker.device import resolve_precision
+
+    _check(args)
+    preset = PRESETS.get(args.preset)
+    config = preset or weights.load(args.preset).config
+    if args.growth is not None:
+        result = network.growth(config, args.device, args.repeats)
+        network.draw(result, args.growth)
+        _print(args, result, network.growth_table)
+        return 0
+    precision = resolve_precision(args.precision, torch.device(args.device))
+    _print(args, network.measure(config, args.device, precision, args.repeats), network.table)
+    return 0
+
+
+def run_track(args: argparse.Namespace) -> int:
+    from ainet_ros.bench import track
+
+    _check(args)
+    _print(args, track.measure(options.make_tracker(args), args.repeats), track.table)
     return 0
 
 

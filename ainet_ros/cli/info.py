@@ -37,9 +37,9 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"{'':34}{'parameters':>12} {'MACs':>12}")
     row("whole network", cost.whole)
-    row("added by DFM", cost.dfm)
-    row("added by OFM", cost.ofm)
-    row("added by both", cost.dfm + cost.ofm)
+    for stage, value in cost.stages.items():
+        row(f"  {stage}", value)
+    row("added by DFM and OFM", cost.added)
     row("added, as a hook-based profiler", cost.added_seen_by_hooks)
     row("  the paper's Table 4 (256 px)", Cost(15_900_000, 5_200_000_000))
     return 0

@@ -144,7 +144,7 @@ def _summary(judged: Sequence[Judged]) -> str:
 def _cost(cost: NetworkCost) -> str:
     rows = {
         "whole network": cost.whole,
-        "added by DFM and OFM": cost.dfm + cost.ofm,
+        "added by DFM and OFM": cost.added,
         "added, as a hook-based profiler sees it": cost.added_seen_by_hooks,
     }
     return "## Network\n\n" + markdown_table(
@@ -215,7 +215,7 @@ def _own_rows(
 ) -> dict[str, dict[str, str]]:
     """Our rows in a table of the paper, with what the table is about."""
     if table == 4:
-        counts = {"": cost.dfm + cost.ofm, ", as the paper counts": cost.added_seen_by_hooks}
+        counts = {"": cost.added, ", as the paper counts": cost.added_seen_by_hooks}
         return {
             f"**{label}, this run{how}**": {
                 **values,

@@ -14,6 +14,14 @@ from .model import AINet
 
 SCAN_MACS = 3
 """Of one state in one step of a scan: the decay of h, its input, its share of the output."""
+STAGES = {
+    "patch embedding": r"backbone\.patch_embed",
+    "blocks": r"backbone\.blocks\.\d+",
+    "DFM": r"dfm\.\d+",
+    "OFM": r"ofm|norm",
+    "head": r"head",
+}
+"""The modules that a network is made of, as patterns of their names."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +40,16 @@ class NetworkCost:
     """What a network costs, and what its fusion modules add."""
 
     whole: Cost
-    dfm: Cost
-    ofm: Cost
+    stages: dict[str, Cost]
+    """By the names of STAGES."""
     added_seen_by_hooks: Cost
     """What DFM and OFM add in the eyes of a profiler that hooks modules. It misses the weights
     that the published code hands to fused Mamba kernels; the paper's Table 4 agrees with it."""
+
+    @property
+    def added(self) -> Cost:
+        """What DFM and OFM add in truth."""
+        return self.stages["DFM"] + self.stages["OFM"]
 
 
 def count(network: AINet) -> NetworkCost:
@@ -76,8 +89,7 @@ def count(network: AINet) -> NetworkCost:
         whole=Cost(
             sum(p.numel() for p in network.parameters()), sum(flops["AINet"].values()) // 2
         ),
-        dfm=cost(r"dfm\.\d+"),
-        ofm=cost("ofm") + cost("norm"),
+        stages={stage: cost(pattern) for stage, pattern in STAGES.items()},
         added_seen_by_hooks=cost(
             r"dfm\.\d+\.(norm|fusion|attention)|ofm\.norm[12]|norm|"
             r"ofm\.mixer\.(order_net|attention)"

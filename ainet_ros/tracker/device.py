@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import torch
+from torch import nn
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 CPUINFO = Path("/proc/cpuinfo")
@@ -39,6 +40,20 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         name = "bfloat16" if device.type == "cpu" and _multiplies_bfloat16() else "float32"
     return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def compute_in(network: nn.Module, precision: torch.dtype) -> torch.autocast:
+    """The context in which `network` multiplies matrices in `precision`, float32 or bfloat16.
+
+    For bfloat16 its weights for that are converted, for good.
+    """
+    reduced = precision == torch.bfloat16
+    for module in network.modules() if reduced else ():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            # Else autocast would convert each weight anew for every frame.
+            module.to(torch.bfloat16)
+    device = next(network.parameters()).device
+    return torch.autocast(device.type, torch.bfloat16, enabled=reduced)
 
 
 def _multiplies_bfloat16() -> bool:

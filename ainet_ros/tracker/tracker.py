@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ainet_ros.network import AINet
 from ainet_ros.network.head import decode
@@ -20,7 +20,7 @@ from ainet_ros.network.model import Template
 
 from . import weights
 from .crop import Box, Image, Window, extract, window
-from .device import resolve, resolve_precision
+from .device import compute_in, resolve, resolve_precision
 
 TEMPLATE_FACTOR = 2.0
 SEARCH_FACTOR = 4.0
@@ -84,14 +84,7 @@ class Tracker:
         """
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
-        self._autocast = torch.autocast(
-            self.device.type, torch.bfloat16, enabled=precision == torch.bfloat16
-        )
-        if precision == torch.bfloat16:
-            for module in self.network.modules():
-                if isinstance(module, nn.Linear | nn.Conv2d):
-                    # Else autocast would convert each weight anew for every frame.
-                    module.to(torch.bfloat16)
+        self._autocast = compute_in(self.network, precision)
         self.set_thresholds(lost_below, found_above)
         config = network.config
         self._template_size, self._search_size = config.template_size, config.search_size

@@ -75,6 +75,29 @@ def training_plot(
     figure.savefig(path, format="png")
 
 
+def line_plots(
+    path: str | PathLike[str],
+    panels: Mapping[tuple[str, str], Mapping[str, Sequence[tuple[float, float]]]],
+) -> None:
+    """Draws measurements, one panel beside the other.
+
+    Args:
+        path: of the picture; its suffix gives the kind (png, svg, pdf).
+        panels: by the labels of their axes, x and y, the points (x, y) of each line by its label.
+    """
+    figure = Figure(figsize=(3.6 * len(panels), 3.2), dpi=120, layout="constrained")
+    for number, ((xlabel, ylabel), lines) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), number)
+        for label, points in lines.items():
+            xs, ys = zip(*points, strict=True) if points else ((), ())
+            axes.plot(xs, ys, marker="o", ms=4, lw=1.6, label=label if number == 1 else None)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    figure.legend(loc="outside upper left", ncols=4, fontsize="small", frameon=False)
+    figure.savefig(path)
+
+
 def threshold_plot(
     path: str | PathLike[str],
     thresholds: npt.NDArray[np.float64],

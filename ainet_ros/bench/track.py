@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the time of a tracked frame goes."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from typing import Any
+
+import numpy as np
+
+from ainet_ros.tracker import Timing, Tracker
+
+from .measure import machine
+
+SIZES = ((640, 480), (1920, 1080))
+"""Width and height of the images."""
+TARGET = (0.45, 0.4, 0.1, 0.2)
+"""x, y, w, h of the target in widths and heights of the image."""
+
+
+def measure(tracker: Tracker, repeats: int) -> dict[str, Any]:
+    """By the size of the images, median milliseconds of the parts of a frame, and frames a second.
+
+    The images are noise, the target stays: what is found makes no difference to the time.
+    """
+    rng = np.random.default_rng(0)
+    sizes: dict[str, dict[str, float]] = {}
+    for width, height in SIZES:
+        rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
+        x, y, w, h = TARGET
+        box = x * width, y * height, w * width, h * height
+        tracker.init(rgb, rgb[..., 0], box)
+        timings: list[Timing] = []
+        for _ in range(repeats + 1):
+            tracker.box = box
+            timings.append(tracker.track(rgb, rgb[..., 0]).timing)
+        parts = {
+            field.name: statistics.median(getattr(t, field.name) for t in timings[1:])
+            for field in dataclasses.fields(Timing)
+        }
+        whole = sum(parts.values())
+        beside = parts["preprocess_ms"] + parts["postprocess_ms"]
+        sizes[f"{width}x{height}"] = {
+            **parts,
+            "frames_per_second": 1e3 / whole,
+            "share_beside_network": beside / whole,
+        }
+    return {
+        "machine": machine(),
+        "device": str(tracker.device),
+        "repeats": repeats,
+        "sizes": sizes,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result of `measure` for reading."""
+    names = ("preprocess", "network", "postprocess")
+    lines = [
+        ", ".join(f"{key} {value}" for key, value in result["machine"].items()),
+        f"  {'images':12}" + "".join(f"{name:>14}" for name in names) + "      fps   but network",
+    ]
+    for size, row in result["sizes"].items():
+        parts = "".join(f"{row[f'{name}_ms']:11.2f} ms" for name in names)
+        lines.append(
+            f"  {size:12}{parts}{row['frames_per_second']:9.1f}{row['share_beside_network']:14.1%}"
+        )
+    return "\n".join(lines)
