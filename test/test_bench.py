@@ -4,6 +4,8 @@
 import argparse
 import json
 import os
+import subprocess
+import sys
 
 import cv2
 import pytest
@@ -12,7 +14,7 @@ import yaml
 from networks import TINY, tiny
 from test_training_parts import sequence
 
-from ainet_ros.bench import limit, measure, network, scan, track
+from ainet_ros.bench import limit, measure, network, scan
 from ainet_ros.cli import bench
 from ainet_ros.tracker import weights
 
@@ -173,10 +175,12 @@ def test_layers_are_spread_to_the_last():
     assert network.spread(12, 12) == tuple(range(12))
 
 
-def test_bench_track_adds_up(monkeypatch, tmp_path, capsys):
+def test_bench_track_adds_up(tmp_path, capsys):
     weights.save(tiny(), tmp_path / "tiny.safetensors")
-    monkeypatch.setattr(track, "SIZES", ((160, 120), (64, 48)))
-    command = "track", "--weights", str(tmp_path / "tiny.safetensors"), "--repeats", "1"
+    command = (
+        "track", "--weights", str(tmp_path / "tiny.safetensors"), "--repeats", "1",
+        "--size", "160x120", "--size", "64x48",
+    )  # fmt: skip
     assert ainet(*command, "--json") == 0
     sizes = json.loads(capsys.readouterr().out)["sizes"]
     assert list(sizes) == ["160x120", "64x48"]
@@ -184,3 +188,38 @@ def test_bench_track_adds_up(monkeypatch, tmp_path, capsys):
         whole = sum(row[f"{part}_ms"] for part in ("preprocess", "network", "postprocess"))
         assert row["frames_per_second"] == pytest.approx(1e3 / whole)
         assert 0 < row["share_beside_network"] < 1
+
+
+def test_bench_node_measures_rates_and_an_overload(tmp_path):
+    ros_nodes = pytest.importorskip("ros_nodes", reason="needs ROS 2")
+    tiny_weights = ros_nodes.save_tiny_weights(tmp_path / "tiny.safetensors")
+    command = [
+        sys.executable, "-m", "ainet_ros.cli", "bench", "node", "--weights", tiny_weights,
+        "--size", "160x120", "--json", "--seconds", "1",
+    ]  # fmt: skip
+
+    def run(*more):
+        done = subprocess.run(
+            [*command, *more], env=ros_nodes.new_environment(), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["sizes"]["160x120"]
+
+    rates = run()
+    rows = [rates["flooded"], *rates["rates"]]
+    for row in rows:
+        assert 0 <= row["dropped"] < 1
+        assert row["answered_hz"] <= row["published_hz"]
+        latency = row["latency_ms"]
+        assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
+        assert list(row["stages_ms"]) == [
+            "pair", "queue", "decode", "preprocess", "network", "postprocess", "publish",
+        ]  # fmt: skip
+        assert row["stages_ms"]["network"] < latency["p99"]
+        assert row["memory"] > 2**20
+        assert row["cpu"] > 0
+    assert all(row["rate"] < rates["flooded"]["rate"] for row in rates["rates"])
+    overload = run("--overload", "2")
+    assert overload["seconds"] == 2
+    assert len(overload["memory"]) == 1
+    assert overload["p99_frames"] > 0

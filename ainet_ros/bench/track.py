@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,20 +14,19 @@ from ainet_ros.tracker import Timing, Tracker
 
 from .measure import machine
 
-SIZES = ((640, 480), (1920, 1080))
-"""Width and height of the images."""
 TARGET = (0.45, 0.4, 0.1, 0.2)
 """x, y, w, h of the target in widths and heights of the image."""
 
 
-def measure(tracker: Tracker, repeats: int) -> dict[str, Any]:
-    """By the size of the images, median milliseconds of the parts of a frame, and frames a second.
+def measure(tracker: Tracker, sizes: Iterable[tuple[int, int]], repeats: int) -> dict[str, Any]:
+    """By the size of the images (width and height): median milliseconds of the parts of a frame,
+    and frames a second.
 
     The images are noise, the target stays: what is found makes no difference to the time.
     """
     rng = np.random.default_rng(0)
-    sizes: dict[str, dict[str, float]] = {}
-    for width, height in SIZES:
+    rows: dict[str, dict[str, float]] = {}
+    for width, height in sizes:
         rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
         x, y, w, h = TARGET
         box = x * width, y * height, w * width, h * height
@@ -41,7 +41,7 @@ def measure(tracker: Tracker, repeats: int) -> dict[str, Any]:
         }
         whole = sum(parts.values())
         beside = parts["preprocess_ms"] + parts["postprocess_ms"]
-        sizes[f"{width}x{height}"] = {
+        rows[f"{width}x{height}"] = {
             **parts,
             "frames_per_second": 1e3 / whole,
             "share_beside_network": beside / whole,
@@ -50,7 +50,7 @@ def measure(tracker: Tracker, repeats: int) -> dict[str, Any]:
         "machine": machine(),
         "device": str(tracker.device),
         "repeats": repeats,
-        "sizes": sizes,
+        "sizes": rows,
     }
 
 

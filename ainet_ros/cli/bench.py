@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from . import options
+
+SIZES = ((640, 480), (1920, 1080))
+"""Of images, width and height."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -41,11 +46,32 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     track = benches.add_parser("track", help="the parts of a tracked frame, by the size of images")
     options.add_tracker_arguments(track)
     track.set_defaults(run=run_track)
+    node = benches.add_parser("node", help="the node's rate and latency, in ROS")
+    options.add_tracker_arguments(node)
+    node.add_argument(
+        "--seconds", type=float, default=10.0, metavar="S", help="of a measurement (default: 10)"
+    )
+    node.add_argument(
+        "--overload",
+        type=float,
+        metavar="S",
+        help="measure so many seconds of four times the rate that the node can take instead",
+    )
+    node.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    node.set_defaults(run=run_node)
     training = benches.add_parser("training", help="where the time of a training step goes")
     training.add_argument("config", type=Path, help="YAML file, as in config/train/")
     training.add_argument("--data", type=Path, required=True, help="folder of training data")
     training.add_argument("--cache", type=Path, required=True, help="folder for decoded images")
     training.set_defaults(run=run_training)
+    for bench in (track, node):
+        bench.add_argument(
+            "--size",
+            type=_size,
+            action="append",
+            metavar="WxH",
+            help="of the images, may be given again (default: 640x480 and 1920x1080)",
+        )
     for bench in (limit, scan, network, training):
         bench.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     for bench in (limit, scan, network, track, training):
@@ -94,7 +120,28 @@ def run_track(args: argparse.Namespace) -> int:
     from ainet_ros.bench import track
 
     _check(args)
-    _print(args, track.measure(options.make_tracker(args), args.repeats), track.table)
+    tracker = options.make_tracker(args)
+    _print(args, track.measure(tracker, args.size or SIZES, args.repeats), track.table)
+    return 0
+
+
+def run_node(args: argparse.Namespace) -> int:
+    from ainet_ros.bench import node
+    from ainet_ros.ros.process import ros
+    from ainet_ros.tracker import weights
+
+    if args.seconds <= 0 or (args.overload is not None and args.overload <= 0):
+        raise ValueError("--seconds and --overload must be more than 0")
+    parameters = {
+        "weights": args.weights or weights.DEFAULT,
+        "device": args.device,
+        "precision": args.precision,
+    }
+    # The nodes meet on this machine only.
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    sizes = args.size or SIZES
+    with ros([]):
+        _print(args, node.measure(parameters, sizes, args.seconds, args.overload), node.table)
     return 0
 
 
@@ -107,6 +154,13 @@ def run_training(args: argparse.Namespace) -> int:
     result = training.measure(config, args.data, args.cache, args.device, args.repeats)
     _print(args, result, training.table)
     return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{2,5})x(\d{2,5})", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 640x480")
+    return int(found[1]), int(found[2])
 
 
 def _check(args: argparse.Namespace) -> None:

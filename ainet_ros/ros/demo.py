@@ -12,17 +12,14 @@ import collections
 import contextlib
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rclpy
-import yaml
 from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -41,12 +38,12 @@ from ainet_ros.vision.video import VideoWriter
 
 from .filters import stamp_ns
 from .process import ros
+from .processes import NodeProcesses, ProcessError
 
 START_TIMEOUT_S = 120.0
 """So long the nodes may take to start: a small computer is slow to load torch and weights."""
 ANSWER_TIMEOUT_S = 5.0
 """So long the last answer may take."""
-STOP_TIMEOUT_S = 5.0
 NAMESPACE = "/demo"
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -250,55 +247,23 @@ def describe(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@contextlib.contextmanager
-def nodes(
-    source: str, seed: int, rate: float, tracker: dict[str, Any], output: Path
-) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-    """The camera, paused, and the tracker as processes; ended with the context."""
-    camera = {"source": source, "seed": seed, "rate": rate, "paused": True}
-    # Every frame is to be drawn, and the one before the newest to be remembered.
-    tracker = {"overlay_rate": 0.0, "history_s": min(2.0 + 2 / rate, 60.0), **tracker}
-    processes = {}
-    try:
-        for module, parameters in (("replay_camera", camera), ("tracker_node", tracker)):
-            file = output / f"{module}.yaml"
-            file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
-            command = [sys.executable, "-m", f"ainet_ros.ros.{module}", "--ros-args"]
-            command += ["-r", f"__ns:={NAMESPACE}", "--params-file", str(file)]
-            with (output / f"{module}.log").open("wb") as log:
-                processes[module] = subprocess.Popen(command, stdout=log, stderr=log)
-        yield processes
-    finally:
-        for process in processes.values():
-            process.send_signal(signal.SIGINT)
-        for process in processes.values():
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
 def wait_for(
     what: str,
     condition: Callable[[], bool],
     timeout_s: float,
     operator: Operator,
-    needed: dict[str, subprocess.Popen[bytes]],
+    processes: NodeProcesses,
+    needed: Iterable[str],
     output: Path,
 ) -> None:
     """Spin the operator until the condition holds.
 
-    Raises DemoError after `timeout_s`, or where a process that is needed has ended.
+    Raises DemoError after `timeout_s`, and ProcessError where a process that is needed has ended.
     """
     deadline = time.monotonic() + timeout_s
     while not condition():
         rclpy.spin_once(operator, timeout_sec=0.1)
-        for module, process in needed.items():
-            if process.poll() is not None:
-                log = (output / f"{module}.log").read_text(errors="replace")
-                tail = "\n".join(log.splitlines()[-10:])
-                raise DemoError(f"{module} ended with status {process.returncode}:\n{tail}")
+        processes.check(needed)
         if time.monotonic() > deadline:
             because = f" ({operator.refusal})" if operator.refusal else ""
             raise DemoError(f"no {what} within {timeout_s:g} s{because}; see the logs in {output}")
@@ -308,51 +273,55 @@ def run(source: Source, arguments: argparse.Namespace) -> None:
     """Run the processes and the operator to the end of the source, and write what came of it."""
     output: Path = arguments.output
     output.mkdir(parents=True, exist_ok=True)
-    tracker = {} if arguments.weights is None else {"weights": arguments.weights}
-    print(f"{source.name}: {len(source)} frames at {arguments.rate:g} Hz; starting the nodes")
-    with nodes(arguments.sequence, arguments.seed, arguments.rate, tracker, output) as processes:
+    rate = arguments.rate
+    camera = {
+        "source": arguments.sequence,
+        "seed": arguments.seed,
+        "rate": rate,
+        "paused": True,
+    }
+    # Every frame is to be drawn, and the one before the newest to be remembered.
+    tracker = {"overlay_rate": 0.0, "history_s": min(2.0 + 2 / rate, 60.0)}
+    if arguments.weights is not None:
+        tracker["weights"] = arguments.weights
+    print(f"{source.name}: {len(source)} frames at {rate:g} Hz; starting the nodes")
+    with NodeProcesses(NAMESPACE, output) as processes:
+        playing = processes.start("replay_camera", camera)
+        processes.start("tracker_node", tracker)
         operator = Operator(source, record=True, namespace=NAMESPACE)
-        wait_for(
+
+        def wait(what: str, condition: Callable[[], bool], timeout_s: float, *needed: str) -> None:
+            wait_for(what, condition, timeout_s, operator, processes, needed, output)
+
+        wait(
             "answer of the tracker",
             lambda: operator.answered,
             START_TIMEOUT_S,
-            operator,
-            processes,
-            output,
+            "replay_camera",
+            "tracker_node",
         )
         operator.play()
-        camera = processes["replay_camera"]
-        alive = {"tracker_node": processes["tracker_node"]}
-        longest = 2 * len(source) / arguments.rate + START_TIMEOUT_S
-        wait_for(
-            "end of the recording",
-            lambda: camera.poll() is not None,
-            longest,
-            operator,
-            alive,
-            output,
-        )
-        if camera.returncode != 0:
-            wait_for("camera", lambda: False, 0, operator, processes, output)
+        longest = 2 * len(source) / rate + START_TIMEOUT_S
+        wait("end of the recording", lambda: playing.poll() is not None, longest, "tracker_node")
+        if playing.returncode != 0:
+            processes.check(["replay_camera"])
         last = len(source) - 1
         # A frame that is never answered shows in the summary.
         with contextlib.suppress(DemoError):
-            wait_for(
+            wait(
                 "last answer",
                 lambda: last in operator.tracks and last in operator.pictures,
                 ANSWER_TIMEOUT_S,
-                operator,
-                alive,
-                output,
+                "tracker_node",
             )
     print()
-    summary = summarize(operator, source, arguments.rate)
+    summary = summarize(operator, source, rate)
     text = describe(summary)
     (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     (output / "summary.txt").write_text(text + "\n")
     assert source.boxes is not None
     box_files.write(output / "boxes.txt", all_boxes(operator, source.boxes))
-    with VideoWriter(output / "track.mp4", arguments.rate) as video:
+    with VideoWriter(output / "track.mp4", rate) as video:
         for number in sorted(operator.pictures):
             video.write(decode_compressed(operator.pictures[number]))
     print(f"{text}\nvideo, boxes and summary are in {output}")
@@ -405,7 +374,7 @@ def main(args: list[str] | None = None) -> int:
             else:
                 run(source, arguments)
             status = 0
-        except (DemoError, ValueError, OSError) as error:
+        except (DemoError, ProcessError, ValueError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             status = 1
     return status

@@ -295,11 +295,11 @@ class TrackerNode(Node):
         latency = StageLatency(
             pair_ms=max(age_ms - queue_ms, 0.0),
             queue_ms=queue_ms,
-            preprocess_ms=answer.decode_ms,
+            decode_ms=answer.decode_ms,
         )
         if answer.track is not None:
             timing = answer.track.timing
-            latency.preprocess_ms += timing.preprocess_ms
+            latency.preprocess_ms = timing.preprocess_ms
             latency.network_ms = timing.network_ms
             latency.postprocess_ms = timing.postprocess_ms
         latency.total_ms = self._age_ms(pair) if age_ms else 0.0

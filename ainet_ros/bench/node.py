@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node under load: cameras, node and a subscriber, each a process of its own.
+
+Latency is the subscriber's clock less header.stamp when an answer arrives, as in NVIDIA's
+ros2_benchmark. The cameras repeat one pair with new stamps, which costs them next to nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.node import Node
+from std_msgs.msg import Header
+
+from ainet_ros.msg import Box, Track
+from ainet_ros.ros.filters import stamp_ns
+from ainet_ros.ros.processes import NodeProcesses, ProcessError
+from ainet_ros.srv import InitTarget
+from ainet_ros.vision.scenes import Scene
+
+from .measure import machine
+
+NAMESPACE = "/bench"
+SEED = 0
+SLOW = 2.0
+"""Rate at which every node keeps up, Hz."""
+FLOOD = 2.0
+"""Times the rate that the time of a frame lets expect, to find what the node can take."""
+SHARES = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
+"""Of the flooded node's rate at which the peak rate is looked for."""
+LOWER = (0.75, 0.5, 0.25)
+"""Of the peak rate, the fixed rates that latency is measured at as well."""
+DROPPED = 0.05
+"""Largest share of pairs without an answer at the peak rate."""
+OVERLOAD = 4.0
+"""Times the rate that the node can take, in an overload."""
+SETTLE_S = 1.0
+"""Of each measurement that is left out at its start; and so long answers may come after it."""
+START_TIMEOUT_S = 120.0
+STAGES = ("pair", "queue", "decode", "preprocess", "network", "postprocess")
+DEPTH = 5000
+
+
+class Listener(Node):
+    """Keeps when each pair was published and answered."""
+
+    def __init__(self) -> None:
+        super().__init__("listener", namespace=NAMESPACE)
+        self.published: set[int] = set()
+        """Stamps, nanoseconds."""
+        self.answers: dict[int, tuple[float, Track]] = {}
+        """By the stamp: milliseconds from it to the arrival, and the answer."""
+        self.init = self.create_client(InitTarget, "ainet/init")
+        self.create_subscription(Header, "replay_camera/frame", self._on_frame, DEPTH)
+        self.create_subscription(Track, "ainet/track", self._on_track, DEPTH)
+
+    def clear(self) -> None:
+        self.published.clear()
+        self.answers.clear()
+
+    def _on_frame(self, frame: Header) -> None:
+        self.published.add(stamp_ns(frame.stamp))
+
+    def _on_track(self, track: Track) -> None:
+        stamp = stamp_ns(track.header.stamp)
+        self.answers[stamp] = (self.get_clock().now().nanoseconds - stamp) / 1e6, track
+
+
+class Rig:
+    """Cameras of one size before a node that tracks."""
+
+    def __init__(
+        self, processes: NodeProcesses, listener: Listener, source: str, truth: Any
+    ) -> None:
+        self.processes, self.listener, self.source = processes, listener, source
+        self._truth = truth
+        self._node_id = 0
+
+    def start(self, parameters: dict[str, Any]) -> None:
+        """Starts the node and its target. Raises TimeoutError or ProcessError."""
+        always = {"lost_below": 0.0, "found_above": 0.0}
+        self._node_id = self.processes.start("tracker_node", {**parameters, **always}).pid
+        self._cameras(SLOW)
+        self._wait("answer of the node", lambda: bool(self.listener.answers))
+        x, y, width, height = (float(v) for v in self._truth)
+        box = Box(x=x, y=y, width=width, height=height)
+        answer = self.listener.init.call_async(InitTarget.Request(box=box))
+        self._wait("answer to init", answer.done)
+        if not answer.result().success:
+            raise ProcessError(f"the target did not start: {answer.result().message}")
+        self.processes.stop("replay_camera")
+
+    def run(self, rate: float, seconds: float) -> dict[str, Any]:
+        """What came of cameras at `rate` Hz."""
+        self._cameras(rate)
+        self._wait("image", lambda: bool(self.listener.published))
+        self._spin(SETTLE_S)
+        self.listener.clear()
+        began, cpu = time.monotonic(), self._cpu_s()
+        self._spin(seconds)
+        lasted, cpu = time.monotonic() - began, self._cpu_s() - cpu
+        published = set(self.listener.published)
+        self._spin(SETTLE_S)
+        answered = published & self.listener.answers.keys()
+        self.processes.stop("replay_camera")
+        if not answered:
+            raise TimeoutError(f"no pair was answered at {rate:g} Hz")
+        rows = [self.listener.answers[stamp] for stamp in sorted(answered)]
+        latency = np.array([ms for ms, _ in rows])
+        stages = {
+            stage: float(np.median([getattr(t.latency, f"{stage}_ms") for _, t in rows]))
+            for stage in STAGES
+        }
+        stages["publish"] = float(np.median([ms - t.latency.total_ms for ms, t in rows]))
+        p50, p95, p99 = np.percentile(latency, [50, 95, 99])
+        tracker = np.median(
+            [t.latency.preprocess_ms + t.latency.network_ms + t.latency.postprocess_ms
+             for _, t in rows]
+        )  # fmt: skip
+        return {
+            "rate": rate,
+            "published_hz": len(published) / lasted,
+            "answered_hz": len(answered) / lasted,
+            "dropped": 1 - len(answered) / len(published),
+            "latency_ms": {"p50": p50, "p95": p95, "p99": p99, "jitter": float(latency.std())},
+            "overhead_ms": float(p50 - tracker),
+            "stages_ms": stages,
+            "cpu": cpu / lasted,
+            "memory": self._memory(),
+        }
+
+    def overload(self, rate: float, seconds: float) -> dict[str, Any]:
+        """Cameras at `rate` Hz for so long: latency, and the memory of each minute."""
+        minutes = []
+        left = seconds
+        while left > 0:
+            minutes.append(self.run(rate, min(60.0, left)))
+            left -= 60.0
+        memory = [minute["memory"] for minute in minutes]
+        frame_ms = 1e3 / float(np.median([minute["answered_hz"] for minute in minutes]))
+        p99 = max(minute["latency_ms"]["p99"] for minute in minutes)
+        return {
+            "rate": rate,
+            "seconds": seconds,
+            "p99_ms": p99,
+            "frame_ms": frame_ms,
+            "p99_frames": p99 / frame_ms,
+            "memory": memory,
+            # After the first minute, which fills what is kept on purpose.
+            "growth_a_minute": (memory[-1] - memory[0]) / max(1, len(memory) - 1),
+        }
+
+    def _cameras(self, rate: float) -> None:
+        self.listener.clear()
+        camera = {"source": self.source, "rate": rate, "paused": True}
+        self.processes.start("replay_camera", camera)
+
+    def _wait(self, what: str, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no {what} within {START_TIMEOUT_S:g} s")
+            self._spin(0.1)
+
+    def _spin(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            rclpy.spin_once(self.listener, timeout_sec=left)
+        self.processes.check(["tracker_node", "replay_camera"])
+
+    def _cpu_s(self) -> float:
+        fields = Path(f"/proc/{self._node_id}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _memory(self) -> int:
+        pages = int(Path(f"/proc/{self._node_id}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGESIZE")
+
+
+def measure(
+    parameters: dict[str, Any],
+    sizes: Iterable[tuple[int, int]],
+    seconds: float,
+    overload: float | None = None,
+) -> dict[str, Any]:
+    """By the size of the images: the peak rate with few drops, and latency, drops, CPU and memory
+    at it and at lower rates; or, with `overload`, what so many seconds of it do.
+
+    Args:
+        parameters: of the node.
+        sizes: width and height of the images.
+        seconds: of each measurement.
+        overload: seconds of cameras at OVERLOAD times the rate that the node can take.
+
+    Raises:
+        ProcessError, TimeoutError: the nodes do not run as they should.
+    """
+    listener = Listener()
+    result: dict[str, Any] = {"machine": machine(), "parameters": parameters, "sizes": {}}
+    for width, height in sizes:
+        with tempfile.TemporaryDirectory() as name:
+            scene = Scene(SEED, frames=2, size=(width, height))
+            source = Path(name) / "scene"
+            scene.write(source)
+            with NodeProcesses(NAMESPACE, Path(name)) as processes:
+                rig = Rig(processes, listener, str(source), scene.boxes[0])
+                rig.start(parameters)
+                frame = rig.run(SLOW, seconds)["stages_ms"]
+                busy_ms = sum(frame[stage] for stage in STAGES[2:])
+                flooded = rig.run(FLOOD * 1e3 / busy_ms, seconds)
+                if overload is not None:
+                    rate = OVERLOAD * flooded["answered_hz"]
+                    entry: dict[str, Any] = rig.overload(rate, overload)
+                else:
+                    entry = {"flooded": flooded, "rates": _rates(rig, flooded, seconds)}
+                result["sizes"][f"{width}x{height}"] = entry
+    listener.destroy_node()
+    return result
+
+
+def _rates(rig: Rig, flooded: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
+    """At the peak rate, if there is one, and at shares of it."""
+    for share in SHARES:
+        peak = rig.run(share * flooded["answered_hz"], seconds)
+        if peak["dropped"] < DROPPED:
+            return [peak, *(rig.run(lower * peak["rate"], seconds) for lower in LOWER)]
+    return []
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result of `measure` for reading."""
+    lines = [", ".join(f"{key} {value}" for key, value in result["machine"].items())]
+    for size, entry in result["sizes"].items():
+        if "flooded" not in entry:
+            lines.append(
+                f"{size}: {entry['seconds']:g} s at {entry['rate']:.1f} Hz: p99 "
+                f"{entry['p99_ms']:.0f} ms, {entry['p99_frames']:.2f} frames; memory "
+                f"{entry['growth_a_minute'] / 2**20:+.2f} MiB a minute"
+            )
+            continue
+        lines.append(f"{size}: at most {entry['flooded']['answered_hz']:.1f} pairs a second")
+        lines.append(
+            f"  {'Hz':>6}{'dropped':>9}{'p50':>8}{'p95':>8}{'p99':>8}{'jitter':>8}{'beside':>8}"
+            f"{'CPU':>7}{'MiB':>7}  stages, ms"
+        )
+        for row in entry["rates"]:
+            latency = "".join(f"{row['latency_ms'][k]:8.1f}" for k in ("p50", "p95", "p99"))
+            stages = ", ".join(f"{k} {v:.1f}" for k, v in row["stages_ms"].items())
+            lines.append(
+                f"  {row['rate']:6.1f}{row['dropped']:9.1%}{latency}"
+                f"{row['latency_ms']['jitter']:8.1f}{row['overhead_ms']:8.1f}{row['cpu']:7.0%}"
+                f"{row['memory'] / 2**20:7.0f}  {stages}"
+            )
+        if not entry["rates"]:
+            lines.append(f"  at half of that still more than {DROPPED:.0%} are dropped")
+    return "\n".join(lines)
