@@ -207,14 +207,12 @@ class Client:
         self.spin_until(future.done, "answer of a service")
         return future.result()
 
-    def init(self, box, stamp=None, normalized=False):
-        return self.result(self.request_init(box, stamp, normalized))
+    def init(self, box, stamp=None, **options):
+        return self.result(self.request_init(box, stamp, **options))
 
-    def request_init(self, box, stamp=None, normalized=False):
+    def request_init(self, box, stamp=None, **options):
         x, y, width, height = (float(value) for value in box)
-        request = InitTarget.Request(
-            box=Box(x=x, y=y, width=width, height=height), normalized=normalized
-        )
+        request = InitTarget.Request(box=Box(x=x, y=y, width=width, height=height), **options)
         if stamp is not None:
             request.stamp = stamp
         return self.request(InitTarget, "ainet/init", request)

@@ -125,6 +125,47 @@ def test_target_drawn_on_a_past_frame_is_caught_up(ros, tiny):
     assert not ros.answers(headers[0])
 
 
+def test_targets_are_tracked_beside_one_another(ros, tiny):
+    elsewhere = (BOXES[0][0] + 30, *BOXES[0][1:])
+    first_header = ros.publish(*PAIRS[0])
+    ros.answer(first_header)
+    first = ros.init(BOXES[0], first_header.stamp).target_id
+    second = ros.init(elsewhere, first_header.stamp, add=True).target_id
+    headers = play(ros, PAIRS[1:4])
+    expected = [offline(tiny, box, PAIRS[1:4]) for box in (BOXES[0], elsewhere)]
+    for header, *tracks in zip(headers, *expected, strict=True):
+        ros.spin_until(lambda: len(ros.answers(header)) == 2, "two answers")  # noqa: B023
+        answers = ros.answers(header)
+        assert [answer.target_id for answer in answers] == [first, second]
+        for answer, track in zip(answers, tracks, strict=True):
+            assert box_of(answer) == pytest.approx(track.box, abs=1e-2)
+
+    # A third one, drawn on the first frame, is caught up; the others are not tracked twice.
+    third = ros.init(BOXES[0], first_header.stamp, add=True).target_id
+    ros.spin_until(lambda: len(ros.answers(headers[-1])) == 3, "three answers")
+    for header in headers:
+        ids = [answer.target_id for answer in ros.answers(header)]
+        assert ids == sorted(set(ids))
+    assert ros.reset(first).success
+    last = ros.publish(*PAIRS[4])
+    ros.spin_until(lambda: len(ros.answers(last)) == 2, "two answers")
+    assert {answer.target_id for answer in ros.answers(last)} == {second, third}
+    alone = ros.init(BOXES[0]).target_id  # takes the place of all
+    assert ros.track(*PAIRS[5]).target_id == alone
+    assert len(ros.answers(ros.tracks[-1].header)) == 1
+
+
+def test_more_targets_than_allowed_are_refused(ros):
+    ros.track(*PAIRS[0])
+    kept = ros.init(BOXES[0]).target_id
+    assert ros.set_parameter("ainet", max_targets=1)[0].successful
+    refused = ros.init(BOXES[0], add=True)
+    assert not refused.success
+    assert "max_targets" in refused.message
+    assert ros.track(*PAIRS[1]).target_id == kept
+    assert ros.set_parameter("ainet", max_targets=8)[0].successful
+
+
 def test_init_may_overtake_its_images(ros):
     stamp = ros.now()
     answer = ros.request_init(BOXES[0], stamp)

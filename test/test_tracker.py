@@ -2,6 +2,7 @@
 """Crops, state and errors of the tracker."""
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import tiny
 
+from ainet_ros.network import Output
+from ainet_ros.network.model import Template
 from ainet_ros.tracker import State, Tracker, Window, device
 from ainet_ros.tracker.crop import extract, window
 from ainet_ros.tracker.tracker import IMAGE_MEAN, IMAGE_STD, clip, hann_window
@@ -51,6 +54,37 @@ def test_extract_is_a_resized_cut_with_zeros_outside():
     assert not extract(rgb, Window(1000, 0, 50), 25).any()
 
 
+def test_targets_in_one_batch_are_as_each_by_itself():
+    pairs = [images(seed) for seed in range(4)]
+    boxes = [BOX, (150.0, 90.0, 25.0, 60.0), (20.0, 30.0, 50.0, 20.0)]
+    alone = []
+    for box in boxes:
+        tracker = Tracker(tiny(), lost_below=0.0, found_above=0.0)
+        tracker.init(*pairs[0], box)
+        alone.append([tracker.track(*pair) for pair in pairs[1:]])
+    tracker = Tracker(tiny(), lost_below=0.0, found_above=0.0)
+    targets = [tracker.start(*pairs[0], box) for box in boxes]
+    for step, pair in enumerate(pairs[1:]):
+        for track, expected in zip(tracker.advance(*pair, targets), alone, strict=True):
+            assert track.box == pytest.approx(expected[step].box, abs=1e-2)
+            assert track.score == pytest.approx(expected[step].score, abs=1e-5)
+    # Fewer again, in another order, none of them mistaken for another.
+    more = images(9)
+    both = tracker.advance(*more, [replace(targets[2]), replace(targets[0])])
+    assert both[0].box == pytest.approx(tracker.advance(*more, [targets[2]])[0].box, abs=1e-2)
+    assert both[1].box == pytest.approx(tracker.advance(*more, [targets[0]])[0].box, abs=1e-2)
+
+
+def test_bad_images_change_no_target():
+    tracker = Tracker(tiny())
+    target = tracker.start(*images(), BOX)
+    with pytest.raises(ValueError, match="no targets"):
+        tracker.advance(*images(), [])
+    with pytest.raises(ValueError, match="differ in size"):
+        tracker.advance(images()[0], images(height=100)[1], [target])
+    assert (target.box, target.state) == (BOX, State.TRACKING)
+
+
 def test_hann_window_is_the_published_one():
     side = 16
     k = np.arange(1, side + 1)
@@ -76,12 +110,10 @@ class Scripted(torch.nn.Module):
 
     def embed_template(self, template, template_box):
         self.template, self.box = template.clone(), template_box
-        return "template"
+        return Template(torch.full((1, 2, 4, 8), 3.0), None)
 
     def match(self, template, search):
-        from ainet_ros.network import Output
-
-        assert template == "template"
+        assert torch.equal(template.tokens, torch.full((1, 2, 4, 8), 3.0))
         self.search = search.clone()
         side = self.config.map_size
         score = torch.full((1, 1, side, side), 1e-4)

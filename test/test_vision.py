@@ -270,7 +270,7 @@ class TestOverlay:
 
     def test_source_is_not_changed(self):
         before = self.rgb.copy()
-        picture = overlay.draw(self.rgb, track((200, 150, 80, 120)), self.thermal, note="x")
+        picture = overlay.draw(self.rgb, {1: track((200, 150, 80, 120))}, self.thermal, note="x")
         assert picture.shape == self.rgb.shape
         assert picture.dtype == np.uint8
         assert np.array_equal(self.rgb, before)
@@ -278,13 +278,13 @@ class TestOverlay:
 
     def test_views_in_any_order_are_drawn_on(self):
         bgr = np.full((480, 640, 3), 90, np.uint8)
-        picture = overlay.draw(bgr[..., ::-1], track((200, 150, 80, 120)))
+        picture = overlay.draw(bgr[..., ::-1], {1: track((200, 150, 80, 120))})
         assert (bgr == 90).all()
         assert (picture != 90).any()
 
     @pytest.mark.parametrize("state", State)
     def test_box_is_drawn_in_its_place_in_the_state_s_color(self, state):
-        picture = overlay.draw(self.rgb, track((200, 150, 80, 120), state=state))
+        picture = overlay.draw(self.rgb, {1: track((200, 150, 80, 120), state=state)})
         color = overlay.COLORS[state.name]
         for x, y in ((200, 200), (280, 200), (240, 150), (240, 270)):
             assert picture[y, x].tolist() == list(color)
@@ -293,7 +293,11 @@ class TestOverlay:
     def test_states_look_different(self):
         pictures = [
             overlay.draw(self.rgb, answer)[:40, :200]
-            for answer in (None, track((9, 99, 9, 9)), track((9, 99, 9, 9), 0.1, State.LOST))
+            for answer in (
+                {},
+                {1: track((9, 99, 9, 9))},
+                {1: track((9, 99, 9, 9), 0.1, State.LOST)},
+            )
         ]
         assert not np.array_equal(pictures[0], pictures[1])
         assert not np.array_equal(pictures[1], pictures[2])
@@ -301,11 +305,11 @@ class TestOverlay:
     def test_inset_shows_the_thermal_image_and_the_box(self):
         thermal = self.thermal.copy()
         thermal[:, 320:] = 250
-        plain = overlay.draw(self.rgb, None, thermal)
+        plain = overlay.draw(self.rgb, {}, thermal)
         inset = plain[-8 - 120 : -8, -8 - 160 : -8].astype(int)
         assert inset[60, 120].sum() > inset[60, 40].sum() + 300  # hot is bright
         assert (plain[:300] == 90).all(axis=2)[60:].all()  # nothing above it
-        boxed = overlay.draw(self.rgb, track((100, 100, 200, 200)), thermal)
+        boxed = overlay.draw(self.rgb, {1: track((100, 100, 200, 200))}, thermal)
         inset = boxed[-8 - 120 : -8, -8 - 160 : -8]
         assert np.abs(inset[50, 25] - np.array(overlay.COLORS["TRACKING"])).max() < 30
 
@@ -313,18 +317,28 @@ class TestOverlay:
     def test_sizes(self, width):
         rgb = np.full((width * 3 // 4, width, 3), 90, np.uint8)
         small = np.full((32, 40, 3), 10, np.uint8)
-        picture = overlay.draw(rgb, track((width / 4, 20, 30, 30)), small, note="frame 7")
+        picture = overlay.draw(rgb, {1: track((width / 4, 20, 30, 30))}, small, note="frame 7")
         assert picture.shape == rgb.shape
 
     @pytest.mark.parametrize("box", [(-50, -50, 90, 90), (600, 400, 1e9, 90), (1e5, 1e5, 3, 3)])
     def test_boxes_beyond_the_image(self, box):
-        assert overlay.draw(self.rgb, track(box), self.thermal).shape == self.rgb.shape
+        assert overlay.draw(self.rgb, {1: track(box)}, self.thermal).shape == self.rgb.shape
 
     def test_truth_that_is_not_known_is_left_out(self):
-        answer = track((200, 150, 80, 120))
+        answer = {1: track((200, 150, 80, 120))}
         plain = overlay.draw(self.rgb, answer)
         assert np.array_equal(overlay.draw(self.rgb, answer, truth=[np.nan] * 4), plain)
         assert not np.array_equal(overlay.draw(self.rgb, answer, truth=(9, 99, 9, 9)), plain)
+
+    def test_several_targets_are_told_apart(self):
+        here, there = track((200, 150, 80, 120)), track((400, 150, 80, 120), state=State.LOST)
+        picture = overlay.draw(self.rgb, {3: here, 7: there})
+        for x, answer in ((240, here), (440, there)):
+            assert picture[270, x].tolist() == list(overlay.COLORS[answer.state.name])
+        one = overlay.draw(self.rgb, {3: here})
+        assert (one[40:60, :100] == 90).all()  # one line of text, the second one is below
+        assert not (picture[40:60, :100] == 90).all()
+        assert picture[151, 201].tolist() == [24] * 3  # a plate with the id in the box
 
 
 class TestVideoWriter:

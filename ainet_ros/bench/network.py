@@ -50,7 +50,7 @@ class Run:
             torch.zeros(1, 2, 3, side, side, device=self.device)
             for side in (config.template_size, config.search_size)
         ]
-        self.autocast = compute_in(self.network, precision)
+        self.autocast = compute_in(precision, self.network, self.device)
         self.modules = {
             stage: [m for name, m in network.named_modules() if re.fullmatch(pattern, name)]
             for stage, pattern in STAGES.items()

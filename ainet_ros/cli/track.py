@@ -85,7 +85,11 @@ def run(args: argparse.Namespace) -> int:
             index = len(lost)
             true_box = truth[index] if truth is not None and index < len(truth) else None
             picture = overlay.draw(
-                step.frame.rgb, step.track, step.thermal, truth=true_box, note=f"frame {index}"
+                step.frame.rgb,
+                {1: step.track},
+                step.thermal,
+                truth=true_box,
+                note=f"frame {index}",
             )
             video.write(picture)
             lost.append(step.track.state is State.LOST)

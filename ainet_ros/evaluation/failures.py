@@ -69,7 +69,7 @@ def draw(
         track = Track((x, y, w, h), math.nan, State.TRACKING, Timing(0.0, 0.0, 0.0))
         picture = overlay.draw(
             frame.rgb,
-            track if np.isfinite(box).all() else None,
+            {1: track} if np.isfinite(box).all() else {},
             Registration().warp(ToneMap()(frame.thermal), size),
             truth=sequence.visible[np.flatnonzero(sequence.frames == number)[0]],
             note=f"{sequence.name}, frame {number}",

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ainet_ros.tracker import Box, Track, Tracker
+from ainet_ros.tracker import Box, Target, Track, Tracker
 from ainet_ros.vision.encoding import to_rgb
 from ainet_ros.vision.registration import Registration
 from ainet_ros.vision.thermal import ToneMap
@@ -18,7 +19,8 @@ from .images import decode
 from .pairing import Pair
 from .parameters import TrackerParameters
 
-Images = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+Image = npt.NDArray[np.uint8]
+Images = tuple[Image, Image]
 
 
 class Settings(NamedTuple):
@@ -28,6 +30,7 @@ class Settings(NamedTuple):
     registration: Registration
     lost_below: float
     found_above: float
+    max_targets: int
 
     @classmethod
     def of(cls, parameters: TrackerParameters) -> Settings:
@@ -45,26 +48,34 @@ class Settings(NamedTuple):
             ),
             parameters.lost_below,
             parameters.found_above,
+            parameters.max_targets,
         )
 
 
 class Answer(NamedTuple):
     """What the engine makes of a pair."""
 
-    target_id: int
-    track: Track | None
-    """None while there is no target."""
+    tracks: dict[int, Track]
+    """By the targets' ids, in order of their start; empty while there is no target."""
     images: Images | None
     """RGB and thermal as the tracker saw them; None where nobody needed them."""
     decode_ms: float
 
 
+@dataclass
+class Followed:
+    """A target, and the number of the last pair that it was followed through."""
+
+    target: Target
+    number: int
+
+
 class Engine:
-    """Follows one target through pairs of image messages. Not thread safe: one owner."""
+    """Follows targets through pairs of image messages. Not thread safe: one owner."""
 
     def __init__(self, tracker: Tracker, settings: Settings) -> None:
-        self.target_id = 0  # 0: no target
         self._tracker = tracker
+        self._followed: dict[int, Followed] = {}
         self._given_ids = 0
         self.apply(settings)
 
@@ -86,40 +97,77 @@ class Engine:
         self._tone_map = settings.tone_map
         self._registration = settings.registration
         self._tracker.set_thresholds(settings.lost_below, settings.found_above)
+        self._most_targets = settings.max_targets
 
-    def init(self, pair: Pair, box: Box, normalized: bool) -> int:
+    def init(self, pair: Pair, number: int, box: Box, *, normalized: bool, add: bool) -> int:
         """Start on a target, given in pixels of the RGB image or fractions of it; return its id.
 
-        Raises ValueError where images or box do not serve; a target before is then kept.
+        number: of the pair in the order of arrival; the target is looked for in later ones. It
+        takes the place of all targets, or with `add` a place beside them. Raises ValueError where
+        images or box do not serve, or there is no room for another; all is then as before.
         """
-        if self.target_id == 0:
+        if not self._followed:
             self._tone_map.reset()  # what it learnt may be long past
+        kept = self._followed if add else {}
+        if len(kept) >= self._most_targets:
+            raise ValueError(
+                f"{len(kept)} targets are tracked, as many as the parameter max_targets allows: "
+                "reset one, or raise max_targets"
+            )
         rgb, thermal = self._images(pair)
         if normalized:
             height, width = rgb.shape[:2]
             x, y, w, h = box
             box = (x * width, y * height, w * width, h * height)
-        self._tracker.init(rgb, thermal, box)
+        target = self._tracker.start(rgb, thermal, box)
+        if kept:
+            self._try_batch(rgb, thermal, [*(f.target for f in kept.values()), target])
         self._given_ids += 1
-        self.target_id = self._given_ids
-        return self.target_id
+        self._followed = {**kept, self._given_ids: Followed(target, number)}
+        return self._given_ids
+
+    def _try_batch(self, rgb: Image, thermal: Image, targets: list[Target]) -> None:
+        """Raises ValueError where so many targets are more than the memory holds."""
+        try:
+            self._tracker.advance(rgb, thermal, [replace(target) for target in targets])
+        except (MemoryError, RuntimeError) as error:  # torch has it as a RuntimeError on a CPU
+            if "memory" not in str(error):
+                raise
+            raise ValueError(
+                f"{len(targets)} targets at once are more than the memory of "
+                f"{self._tracker.device} holds: reset one first ({error})"
+            ) from None
 
     def reset(self, target_id: int) -> None:
         """Drop a target (0: every target). Raises ValueError where there is none of that id."""
-        if target_id not in (0, self.target_id):
-            tracked = f"the target is {self.target_id}" if self.target_id else "there is no target"
+        if target_id == 0:
+            self._followed = {}
+        elif self._followed.pop(target_id, None) is None:
+            ids = ", ".join(map(str, self._followed))
+            tracked = f"tracked are {ids}" if ids else "there is no target"
             raise ValueError(f"no target has the id {target_id}: {tracked}")
-        self.target_id = 0
 
-    def process(self, pair: Pair, images_wanted: bool) -> Answer:
-        """Track through a pair. Raises ValueError where its images do not serve."""
-        if self.target_id == 0 and not images_wanted:
-            return Answer(0, None, None, 0.0)
+    def process(self, pair: Pair, number: int, *, images_wanted: bool) -> Answer | None:
+        """Track through a pair, of that number in the order of arrival.
+
+        A target that was followed through a later one already is left out: the worker goes back
+        where a target is started on an older pair. None where this is so for all of them. Raises
+        ValueError where the images do not serve.
+        """
+        waiting = {k: f for k, f in self._followed.items() if f.number < number}
+        if self._followed and not waiting:
+            return None
+        if not waiting and not images_wanted:
+            return Answer({}, None, 0.0)
         start = time.perf_counter()
         images = self._images(pair)
         decode_ms = (time.perf_counter() - start) * 1e3
-        track = self._tracker.track(*images) if self.target_id else None
-        return Answer(self.target_id, track, images, decode_ms)
+        tracks: list[Track] = []
+        if waiting:
+            tracks = self._tracker.advance(*images, [f.target for f in waiting.values()])
+            for followed in waiting.values():
+                followed.number = number
+        return Answer(dict(zip(waiting, tracks, strict=True)), images, decode_ms)
 
     def _images(self, pair: Pair) -> Images:
         rgb = to_rgb(decode(pair.rgb))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ainet_ros.msg import Box, StageLatency
@@ -21,30 +22,37 @@ except ImportError:  # it has no wheel
 _STATES = {State.TRACKING: TrackMessage.TRACKING, State.LOST: TrackMessage.LOST}
 
 
-def track_message(
-    header: Header,
-    thermal_stamp: Time,
-    target_id: int,
-    track: Track | None,
-    latency: StageLatency,
-) -> TrackMessage:
-    """The `~/track` of a pair; `track` is None while there is no target."""
-    message = TrackMessage(
-        header=header, thermal_stamp=thermal_stamp, state=TrackMessage.NO_TARGET, latency=latency
-    )
-    if track is not None:
-        x, y, width, height = track.box
-        message.target_id = target_id
-        message.state = _STATES[track.state]
-        message.score = track.score
-        message.box = Box(x=x, y=y, width=width, height=height)
-    return message
+def track_messages(
+    header: Header, thermal_stamp: Time, tracks: Mapping[int, Track], latency: StageLatency
+) -> list[TrackMessage]:
+    """The `~/track` of a pair: one message for each target by its id, or one that says there is
+    none.
+    """
+
+    def message(**fields: Any) -> TrackMessage:
+        return TrackMessage(header=header, thermal_stamp=thermal_stamp, latency=latency, **fields)
+
+    if not tracks:
+        return [message(state=TrackMessage.NO_TARGET)]
+    return [
+        message(
+            target_id=target_id,
+            state=_STATES[track.state],
+            score=track.score,
+            box=Box(**dict(zip(("x", "y", "width", "height"), track.box, strict=True))),
+        )
+        for target_id, track in tracks.items()
+    ]
 
 
-def detections_message(header: Header, target_id: int, track: Track | None) -> Any:
-    """The `~/detections` of a pair (vision_msgs/Detection2DArray): empty unless TRACKING."""
+def detections_message(header: Header, tracks: Mapping[int, Track]) -> Any:
+    """The `~/detections` of a pair (vision_msgs/Detection2DArray): the targets, by their ids, that
+    are TRACKING.
+    """
     message = vision_msgs.Detection2DArray(header=header)
-    if track is not None and track.state is State.TRACKING:
+    for target_id, track in tracks.items():
+        if track.state is not State.TRACKING:
+            continue
         x, y, width, height = track.box
         detection = vision_msgs.Detection2D(header=header, id=str(target_id))
         detection.bbox.center.position.x = x + width / 2

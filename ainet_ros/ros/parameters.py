@@ -99,6 +99,9 @@ class TrackerParameters(Table):
     calibration_file: str = parameter(
         "", "YAML file with the homography; used by registration homography only."
     )
+    max_targets: int = parameter(
+        8, "Most targets at once; they go through the network as one batch.", limits=(1, 64)
+    )
     lost_below: float = parameter(
         LOST_BELOW,
         "A tracked target whose score falls below this is LOST.",

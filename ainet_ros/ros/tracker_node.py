@@ -12,7 +12,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NoReturn, TypeVar
@@ -176,7 +176,13 @@ class TrackerNode(Node):
             entry = worker.find(stamp_ns(request.stamp) or None, PAIR_WAIT_S)
 
             def in_worker() -> int:
-                target_id = engine.init(entry.pair, box, request.normalized)
+                target_id = engine.init(
+                    entry.pair,
+                    entry.number,
+                    box,
+                    normalized=request.normalized,
+                    add=request.add,
+                )
                 worker.resume_from(entry)
                 return target_id
 
@@ -291,34 +297,29 @@ class TrackerNode(Node):
         queue_ms = (time.monotonic() - entry.arrived) * 1e3
         age_ms = self._age_ms(pair)
         draws = self._overlay_is_due()
-        answer = self._engine.process(pair, images_wanted=draws)
+        answer = self._engine.process(pair, entry.number, images_wanted=draws)
+        if answer is None:
+            return
         latency = StageLatency(
             pair_ms=max(age_ms - queue_ms, 0.0),
             queue_ms=queue_ms,
             decode_ms=answer.decode_ms,
         )
-        if answer.track is not None:
-            timing = answer.track.timing
+        for track in answer.tracks.values():
+            timing = track.timing  # the same for all
             latency.preprocess_ms = timing.preprocess_ms
             latency.network_ms = timing.network_ms
             latency.postprocess_ms = timing.postprocess_ms
         latency.total_ms = self._age_ms(pair) if age_ms else 0.0
-        self._track_publisher.publish(
-            messages.track_message(
-                pair.rgb.header,
-                pair.thermal.header.stamp,
-                answer.target_id,
-                answer.track,
-                latency,
-            )
-        )
+        for track_message in messages.track_messages(
+            pair.rgb.header, pair.thermal.header.stamp, answer.tracks, latency
+        ):
+            self._track_publisher.publish(track_message)
         detections = self._detections_publisher
         if detections is not None and detections.get_subscription_count():
-            detections.publish(
-                messages.detections_message(pair.rgb.header, answer.target_id, answer.track)
-            )
+            detections.publish(messages.detections_message(pair.rgb.header, answer.tracks))
         if draws and answer.images is not None:
-            self._publish_overlay(pair, answer.track, *answer.images)
+            self._publish_overlay(pair, answer.tracks, *answer.images)
 
     def _age_ms(self, pair: Pair) -> float:
         """From the RGB image's stamp to now; 0 where it was stamped by another clock."""
@@ -339,8 +340,10 @@ class TrackerNode(Node):
         self._overlay_due = max(self._overlay_due + period, now - period)
         return True
 
-    def _publish_overlay(self, pair: Pair, track: Track | None, rgb: Any, thermal: Any) -> None:
-        picture = overlay.draw(rgb, track, thermal)
+    def _publish_overlay(
+        self, pair: Pair, tracks: Mapping[int, Track], rgb: Any, thermal: Any
+    ) -> None:
+        picture = overlay.draw(rgb, tracks, thermal)
         header = pair.rgb.header
         if self._overlay_publisher.get_subscription_count():
             self._overlay_publisher.publish(to_image(picture, "rgb8", header))

@@ -42,8 +42,8 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def compute_in(network: nn.Module, precision: torch.dtype) -> torch.autocast:
-    """The context in which `network` multiplies matrices in `precision`, float32 or bfloat16.
+def compute_in(precision: torch.dtype, network: nn.Module, device: torch.device) -> torch.autocast:
+    """The context in which `network` multiplies matrices in float32 or bfloat16 on its device.
 
     For bfloat16 its weights for that are converted, for good.
     """
@@ -52,7 +52,6 @@ def compute_in(network: nn.Module, precision: torch.dtype) -> torch.autocast:
         if isinstance(module, nn.Linear | nn.Conv2d):
             # Else autocast would convert each weight anew for every frame.
             module.to(torch.bfloat16)
-    device = next(network.parameters()).device
     return torch.autocast(device.type, torch.bfloat16, enabled=reduced)
 
 

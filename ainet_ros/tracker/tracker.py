@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One target's state around a network: template, window, score and what they become."""
+"""A target's state around a network: template, window, score and what they become."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import enum
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,12 +63,26 @@ class Track:
     timing: Timing
 
 
-class Tracker:
-    """Follows one target through pairs of registered RGB and thermal images.
+@dataclass
+class Target:
+    """One target's state. Not thread safe: one owner."""
 
-    The template is fixed. State goes to LOST when the score falls under `lost_below` and back to
-    TRACKING when it reaches `found_above`; while LOST the search region stays where the target was
-    last believed to be. Not thread safe: one owner.
+    template: Template
+    """As the network has embedded it, of batch 1. It is fixed."""
+    box: Box
+    """x, y, w, h in pixels of the RGB image: where the target was last believed to be. The next
+    search is centred there, so another source may move it."""
+    state: State = State.TRACKING
+
+
+class Tracker:
+    """Follows targets through pairs of registered RGB and thermal images.
+
+    `start` and `advance` follow any number of targets, each on its own, all of them in one batch
+    of the network; `init` and `track` follow one that the tracker keeps. A target's state goes to
+    LOST when its score falls under `lost_below` and back to TRACKING when it reaches
+    `found_above`; while LOST its search region stays where it was last believed to be. Not thread
+    safe: one owner.
     """
 
     def __init__(
@@ -84,7 +99,7 @@ class Tracker:
         """
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
-        self._autocast = compute_in(self.network, precision)
+        self._autocast = compute_in(precision, self.network, self.device)
         self.set_thresholds(lost_below, found_above)
         config = network.config
         self._template_size, self._search_size = config.template_size, config.search_size
@@ -95,11 +110,7 @@ class Tracker:
             for values in (IMAGE_MEAN, IMAGE_STD)
         )
         self._hann = hann_window(config.map_size).to(self.device)
-        self._embedded: Template | None = None
-        self.box: Box = (0.0, 0.0, 0.0, 0.0)
-        """x, y, w, h in pixels of the RGB image: where the target was last believed to be. The
-        next search is centred there, so another source may move it."""
-        self._state = State.TRACKING
+        self._target: Target | None = None
 
     @classmethod
     def load(
@@ -126,74 +137,109 @@ class Tracker:
             )
         self.lost_below, self.found_above = lost_below, found_above
 
-    @torch.inference_mode()
+    @property
+    def box(self) -> Box:
+        """`Target.box` of the target that the tracker keeps. Raises RuntimeError before `init`."""
+        return self._kept.box
+
+    @box.setter
+    def box(self, box: Box) -> None:
+        self._kept.box = box
+
+    @property
+    def _kept(self) -> Target:
+        if self._target is None:
+            raise RuntimeError("the tracker has no target: call init first")
+        return self._target
+
     def init(self, rgb: Image, thermal: Image, box: Box) -> None:
-        """Take the target in `box` (x, y, w, h in pixels of `rgb`, floats) as the template.
+        """`start` a target that the tracker keeps; where it raises, the one before is kept."""
+        self._target = self.start(rgb, thermal, box)
+
+    def track(self, rgb: Image, thermal: Image) -> Track:
+        """`advance` the target that the tracker keeps. Raises RuntimeError before `init`."""
+        return self.advance(rgb, thermal, [self._kept])[0]
+
+    @torch.inference_mode()
+    def start(self, rgb: Image, thermal: Image, box: Box) -> Target:
+        """Take the target in `box` (x, y, w, h in pixels of `rgb`, floats) as a template.
 
         rgb: uint8 (H, W, 3) in RGB order; thermal: uint8 (H, W) or (H, W, 3), registered to it.
         Raises ValueError, naming which and why, on a wrong type, shape or size, or on a box that
-        is not finite, empty or outside the image; the target before is then kept.
+        is not finite, empty or outside the image.
         """
         check_images(rgb, thermal)
         box = check_box(box, rgb.shape[1], rgb.shape[0])
         view = window(box, TEMPLATE_FACTOR)
-        self._fill(self._template, rgb, thermal, view)
+        self._fill(self._template[0], rgb, thermal, view)
         template_box = torch.tensor([view.to_crop(box)], device=self.device)
         with self._autocast:
-            self._embedded = self.network.embed_template(self._template, template_box)
-        self.box = box
-        self._state = State.TRACKING
+            return Target(self.network.embed_template(self._template, template_box), box)
 
     @torch.inference_mode()
-    def track(self, rgb: Image, thermal: Image) -> Track:
-        """Find the target in the next pair; images as for `init`.
+    def advance(self, rgb: Image, thermal: Image, targets: Sequence[Target]) -> list[Track]:
+        """Find each target in the next pair and change its state; images as for `start`.
 
-        Raises ValueError on bad images (the state is kept) and RuntimeError before `init`.
+        Raises ValueError on bad images, or where there is no target; no state is then changed.
+        The times of each answer are those of all targets together.
         """
-        if self._embedded is None:
-            raise RuntimeError("the tracker has no target: call init first")
         started = time.perf_counter()
         check_images(rgb, thermal)
-        view = window(self.box, SEARCH_FACTOR)
-        self._fill(self._search, rgb, thermal, view)
+        if not targets:
+            raise ValueError("no targets to advance")
+        if len(self._search) != len(targets):
+            self._search = self._search.new_empty(len(targets), *self._search.shape[1:])
+        views = [window(target.box, SEARCH_FACTOR) for target in targets]
+        for search, view in zip(self._search, views, strict=True):
+            self._fill(search, rgb, thermal, view)
         prepared = time.perf_counter()
         with self._autocast:
-            output = self.network.match(self._embedded, self._search)
+            output = self.network.match(batched([t.template for t in targets]), self._search)
         # The window prefers the middle; the score that is reported is the network's own.
-        chosen = output.score_map * self._hann
-        found = decode(chosen, output.size_map, output.offset_map)  # (1, 4)
-        score = output.score_map.flatten()[chosen.argmax()]
-        *fractions, confidence = torch.cat([found[0], score[None]]).tolist()
+        chosen = output.score_map * self._hann  # (targets, 1, F, F)
+        found = decode(chosen, output.size_map, output.offset_map)  # (targets, 4)
+        best = chosen.flatten(1).argmax(dim=1, keepdim=True)  # (targets, 1)
+        scores = output.score_map.flatten(1).gather(1, best)  # (targets, 1)
+        answers = torch.cat([found, scores], dim=1).tolist()
         inferred = time.perf_counter()
-        cx, cy, w, h = fractions
-        self._update(view.to_image((cx, cy, w, h)), confidence, rgb.shape[1], rgb.shape[0])
-        return Track(
-            self.box,
-            confidence,
-            self._state,
-            Timing(
-                (prepared - started) * 1e3,
-                (inferred - prepared) * 1e3,
-                (time.perf_counter() - inferred) * 1e3,
-            ),
+        height, width = rgb.shape[:2]
+        for target, view, (cx, cy, w, h, score) in zip(targets, views, answers, strict=True):
+            self._update(target, view.to_image((cx, cy, w, h)), score, width, height)
+        timing = Timing(
+            (prepared - started) * 1e3,
+            (inferred - prepared) * 1e3,
+            (time.perf_counter() - inferred) * 1e3,
         )
+        return [
+            Track(target.box, answer[-1], target.state, timing)
+            for target, answer in zip(targets, answers, strict=True)
+        ]
 
-    def _update(self, box: Box, score: float, width: int, height: int) -> None:
+    def _update(self, target: Target, box: Box, score: float, width: int, height: int) -> None:
         if not math.isfinite(score) or score < self.lost_below:
-            self._state = State.LOST
+            target.state = State.LOST
         elif score >= self.found_above:
-            self._state = State.TRACKING
-        if self._state is State.TRACKING:
-            self.box = clip(box, width, height)
+            target.state = State.TRACKING
+        if target.state is State.TRACKING:
+            target.box = clip(box, width, height)
 
     def _fill(self, target: Tensor, rgb: Image, thermal: Image, view: Window) -> None:
-        """Put the normalized crops into `target` (1, 2, 3, side, side)."""
+        """Put the normalized crops into `target` (2, 3, side, side)."""
         side = target.shape[-1]
         for modality, image in enumerate((rgb, thermal)):
             crop = torch.from_numpy(extract(image, view, side)).to(self.device)
             # (side, side, 3) or (side, side) -> (3, side, side), thermal grey in each channel
             planes = crop.permute(2, 0, 1) if crop.dim() == 3 else crop.expand(3, side, side)
-            target[0, modality].copy_(planes).sub_(self._mean).div_(self._scale)
+            target[modality].copy_(planes).sub_(self._mean).div_(self._scale)
+
+
+def batched(templates: Sequence[Template]) -> Template:
+    """Templates of batch 1 as one."""
+    prompts = [template.prompt for template in templates if template.prompt is not None]
+    return Template(
+        torch.cat([template.tokens for template in templates]),  # (targets, 2, Nz, C)
+        torch.cat(prompts) if prompts else None,  # (targets, Nz, C)
+    )
 
 
 def hann_window(side: int) -> Tensor:

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ainet_ros.tracker import Track
 
 Image = npt.NDArray[Any]
+Color = tuple[int, int, int]
 
 # RGB, told apart by people with a red-green deficiency too.
 COLORS = {"TRACKING": (0, 230, 118), "LOST": (255, 145, 0), "NO TARGET": (200, 200, 200)}
@@ -25,18 +26,18 @@ _SHIFT = 4  # fractional bits of the drawn coordinates
 
 def draw(
     rgb: Image,
-    track: Track | None,
+    tracks: Mapping[int, Track],
     thermal: Image | None = None,
     *,
     truth: Sequence[float] | None = None,
     note: str = "",
 ) -> Image:
-    """Draws a track on its image.
+    """Draws tracks on their image.
 
     Args:
         rgb: uint8 (height, width, 3) in RGB order; not changed.
-        track: the tracker's answer for this image; None where there is no target. A
-            score of NaN is left out.
+        tracks: the tracker's answers for this image by the targets' ids; empty where there is no
+            target. A score of NaN is left out.
         thermal: uint8 (h, w) or (h, w, 3) of the same field of view, for the inset at the
             bottom right; None for no inset.
         truth: x, y, w, h of a thin second box to compare with, in pixels.
@@ -50,32 +51,34 @@ def draw(
         canvas = canvas.copy()
     height, width = canvas.shape[:2]
     unit = max(width, 520) / 640  # of lines and letters; small pictures stay legible
-    state = "NO TARGET" if track is None else track.state.name
-    color = COLORS[state]
-    label = state if track is None or np.isnan(track.score) else f"{state} {track.score:.2f}"
-
+    boxes: list[tuple[Sequence[float], Color, int]] = []
     if truth is not None and np.isfinite(truth).all():
-        _box(canvas, truth, TRUTH_COLOR, max(1, round(unit)))
-    if track is not None:
-        _box(canvas, track.box, color, max(1, round(2 * unit)))
+        boxes.append((truth, TRUTH_COLOR, max(1, round(unit))))
+    boxes += [(t.box, COLORS[t.state.name], max(1, round(2 * unit))) for t in tracks.values()]
+    for box, color, line in boxes:
+        _box(canvas, box, color, line)
     if thermal is not None:
-        inset = _inset(thermal, rgb, track, truth, color)
+        inset = _inset(thermal, rgb, boxes)
         gap = round(8 * unit)
         high, wide = inset.shape[:2]
         if high + gap <= height and wide + gap <= width:
             canvas[height - gap - high : height - gap, width - gap - wide : width - gap] = inset
-    _label(canvas, label, unit, color)
+    if not tracks:
+        _label(canvas, "NO TARGET", unit, COLORS["NO TARGET"])
+    for row, (target_id, track) in enumerate(tracks.items()):
+        name = f"{target_id}: " if len(tracks) > 1 else ""
+        score = "" if np.isnan(track.score) else f" {track.score:.2f}"
+        color = COLORS[track.state.name]
+        _label(canvas, f"{name}{track.state.name}{score}", unit, color, row=row)
+        if name:
+            _tag(canvas, str(target_id), track.box, unit, color)
     if note:
-        _label(canvas, note, unit, (255, 255, 255), bottom=True)
+        _label(canvas, note, unit, (255, 255, 255), row=-1)
     return canvas
 
 
 def _inset(
-    thermal: Image,
-    rgb: Image,
-    track: Track | None,
-    truth: Sequence[float] | None,
-    color: tuple[int, int, int],
+    thermal: Image, rgb: Image, boxes: Sequence[tuple[Sequence[float], Color, int]]
 ) -> Image:
     """The thermal image a quarter as wide as the RGB image, with the boxes and a frame."""
     height, width = rgb.shape[:2]
@@ -89,15 +92,13 @@ def _inset(
     inset = np.ascontiguousarray(inset)
     scale = np.array([wide / width, high / height] * 2)
     line = max(1, round(width / 640))
-    if truth is not None and np.isfinite(truth).all():
-        _box(inset, np.asarray(truth) * scale, TRUTH_COLOR, line)
-    if track is not None:
-        _box(inset, np.asarray(track.box) * scale, color, line)
+    for box, color, _ in boxes:
+        _box(inset, np.asarray(box) * scale, color, line)
     cv2.rectangle(inset, (0, 0), (wide - 1, high - 1), (235, 235, 235), line)
     return inset
 
 
-def _box(canvas: Image, box: Any, color: tuple[int, int, int], line: int) -> None:
+def _box(canvas: Image, box: Any, color: Color, line: int) -> None:
     """A rectangle at sub-pixel place with a dark rim, which shows on any ground."""
     x, y, w, h = (float(value) for value in box)
     limit = 1 << 14  # keeps far-off boxes within OpenCV's fixed-point coordinates
@@ -107,15 +108,30 @@ def _box(canvas: Image, box: Any, color: tuple[int, int, int], line: int) -> Non
         cv2.rectangle(canvas, (left, top), (right, bottom), tint, thickness, cv2.LINE_AA, _SHIFT)
 
 
-def _label(
-    canvas: Image, text: str, unit: float, color: tuple[int, int, int], *, bottom: bool = False
-) -> None:
-    """A line of text on a dark plate, at the left of the top or the bottom edge."""
+def _label(canvas: Image, text: str, unit: float, color: Color, *, row: int = 0) -> None:
+    """A line of text on a dark plate at the left edge, so many rows from the top; -1: the last."""
+    (_, high), below = cv2.getTextSize(text, _FONT, 0.5 * unit, max(1, round(unit)))
+    step = high + below + 2 * round(5 * unit)
+    _plate(canvas, text, (0, row * step if row >= 0 else canvas.shape[0] - step), unit, color)
+
+
+def _tag(canvas: Image, text: str, box: Sequence[float], unit: float, color: Color) -> None:
+    """A small plate in the top left corner of a box, or where the image cuts it off."""
+    x, y = (
+        int(np.clip(value, 0, size - 1))
+        for value, size in zip(box[:2], canvas.shape[1::-1], strict=True)
+    )
+    _plate(canvas, text, (x, y), 0.7 * unit, color)
+
+
+def _plate(canvas: Image, text: str, corner: tuple[int, int], unit: float, color: Color) -> None:
+    """Text on a dark plate that has its top left corner there."""
     scale = 0.5 * unit
     line = max(1, round(unit))
     (wide, high), below = cv2.getTextSize(text, _FONT, scale, line)
     pad = round(5 * unit)
-    top = canvas.shape[0] - high - below - 2 * pad if bottom else 0
-    corner = (wide + 2 * pad, top + high + below + 2 * pad)
-    cv2.rectangle(canvas, (0, top), corner, (24, 24, 24), cv2.FILLED)
-    cv2.putText(canvas, text, (pad, top + pad + high), _FONT, scale, color, line, cv2.LINE_AA)
+    left, top = corner
+    opposite = (left + wide + 2 * pad, top + high + below + 2 * pad)
+    cv2.rectangle(canvas, corner, opposite, (24, 24, 24), cv2.FILLED)
+    place = (left + pad, top + pad + high)
+    cv2.putText(canvas, text, place, _FONT, scale, color, line, cv2.LINE_AA)
