@@ -6,6 +6,7 @@ import json
 import pickle
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from networks import tiny
 from safetensors.torch import load_file, save_file
 
 from ainet_ros.cli import main
+from ainet_ros.network import PRESETS
 from ainet_ros.tracker import weights
 from ainet_ros.training.published import published_layers, read_published, to_network
 
@@ -24,6 +26,21 @@ def test_weights_survive_the_file(tmp_path):
     assert loaded.config == network.config
     for name, tensor in network.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+SHIPPED = sorted((Path(__file__).parents[1] / "weights").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_weights_are_of_their_preset_and_have_a_card(path):
+    assert weights.load(path.stem).config == PRESETS[path.stem]
+    assert path.with_suffix(".md").read_text().startswith(f"# {path.stem}\n")
+
+
+def test_shipped_weights_are_two_and_small():
+    assert weights.DEFAULT in [path.stem for path in SHIPPED]
+    assert len(SHIPPED) == 2
+    assert sum(path.stat().st_size for path in SHIPPED) < 80e6
 
 
 def test_half_weights_are_used_as_float32(tmp_path):

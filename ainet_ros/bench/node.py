@@ -98,8 +98,13 @@ class Rig:
         self.processes.stop("replay_camera")
 
     def run(self, rate: float, seconds: float) -> dict[str, Any]:
-        """What came of cameras at `rate` Hz."""
+        """What comes of cameras at `rate` Hz for so long."""
         self._cameras(rate)
+        row = self._window(rate, seconds)
+        self.processes.stop("replay_camera")
+        return row
+
+    def _window(self, rate: float, seconds: float) -> dict[str, Any]:
         self._wait("image", lambda: bool(self.listener.published))
         self._spin(SETTLE_S)
         self.listener.clear()
@@ -109,7 +114,6 @@ class Rig:
         published = set(self.listener.published)
         self._spin(SETTLE_S)
         answered = published & self.listener.answers.keys()
-        self.processes.stop("replay_camera")
         if not answered:
             raise TimeoutError(f"no pair was answered at {rate:g} Hz")
         rows = [self.listener.answers[stamp] for stamp in sorted(answered)]
@@ -137,12 +141,11 @@ class Rig:
         }
 
     def overload(self, rate: float, seconds: float) -> dict[str, Any]:
-        """Cameras at `rate` Hz for so long: latency, and the memory of each minute."""
-        minutes = []
-        left = seconds
-        while left > 0:
-            minutes.append(self.run(rate, min(60.0, left)))
-            left -= 60.0
+        """What comes of cameras at `rate` Hz, minute by minute: latency and memory."""
+        self._cameras(rate)
+        lengths = [60.0] * int(seconds // 60) + [seconds % 60] * (seconds % 60 > 0)
+        minutes = [self._window(rate, length) for length in lengths]
+        self.processes.stop("replay_camera")
         memory = [minute["memory"] for minute in minutes]
         frame_ms = 1e3 / float(np.median([minute["answered_hz"] for minute in minutes]))
         p99 = max(minute["latency_ms"]["p99"] for minute in minutes)

@@ -305,8 +305,8 @@ class TrackerNode(Node):
             queue_ms=queue_ms,
             decode_ms=answer.decode_ms,
         )
-        for track in answer.tracks.values():
-            timing = track.timing  # the same for all
+        if answer.tracks:
+            timing = next(iter(answer.tracks.values())).timing  # the same for all
             latency.preprocess_ms = timing.preprocess_ms
             latency.network_ms = timing.network_ms
             latency.postprocess_ms = timing.postprocess_ms
