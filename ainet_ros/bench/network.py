@@ -178,19 +178,22 @@ def growth(config: AINetConfig, device: str, repeats: int) -> dict[str, Any]:
         "device": device,
         "repeats": repeats,
         "rows": rows,
-        "fits": {variant: fit(rows, variant) for variant in VARIANTS},
+        "fits": {name: found for name in VARIANTS if (found := fit(rows, name)) is not None},
     }
 
 
-def fit(rows: list[dict[str, Any]], variant: str) -> dict[str, float]:
+def fit(rows: list[dict[str, Any]], variant: str) -> dict[str, float] | None:
     """How the fusion's time grows with the tokens of the OFM, over the resolutions: the exponent
-    of a power law, and the share of the variance that a straight line explains.
+    of a power law, and the share of the variance that a straight line explains. None where fewer
+    than three were run.
     """
     known = [
         (row["tokens"], row["fusion"])
         for row in rows
         if row["axis"] == "resolution" and row["variant"] == variant and row["fusion"]
     ]
+    if len(known) < 3:
+        return None
     tokens, seconds = np.array(known, float).T
     exponent = float(np.polyfit(np.log(tokens), np.log(seconds), 1)[0])
     line = np.polyval(np.polyfit(tokens, seconds, 1), tokens)
