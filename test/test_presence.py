@@ -62,6 +62,8 @@ def test_asks_at_the_true_box(scene, monkeypatch):
     asked = []
 
     class Recorder(Tracker):
+        box = None
+
         def __init__(self):
             pass
 
