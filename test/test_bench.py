@@ -195,7 +195,7 @@ def test_bench_node_measures_rates_and_an_overload(tmp_path):
     tiny_weights = ros_nodes.save_tiny_weights(tmp_path / "tiny.safetensors")
     command = [
         sys.executable, "-m", "ainet_ros.cli", "bench", "node", "--weights", tiny_weights,
-        "--size", "160x120", "--json", "--seconds", "1",
+        "--size", "160x120", "--json", "--seconds", "2",
     ]  # fmt: skip
 
     def run(*more):
@@ -219,7 +219,7 @@ def test_bench_node_measures_rates_and_an_overload(tmp_path):
         assert row["memory"] > 2**20
         assert row["cpu"] > 0
     assert all(row["rate"] < rates["flooded"]["rate"] for row in rates["rates"])
-    overload = run("--overload", "2")
-    assert overload["seconds"] == 2
+    overload = run("--overload", "3")
+    assert overload["seconds"] == 3
     assert len(overload["memory"]) == 1
     assert overload["p99_frames"] > 0

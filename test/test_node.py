@@ -20,7 +20,10 @@ from std_msgs.msg import Header
 
 from ainet_ros.msg import Track
 from ainet_ros.ros import messages
+from ainet_ros.ros.engine import Engine
 from ainet_ros.ros.images import decode, to_compressed, to_image
+from ainet_ros.ros.pairing import Pair
+from ainet_ros.ros.parameters import TrackerParameters
 from ainet_ros.tracker import Tracker
 
 PAIRS, BOXES = ros_nodes.moving_scene(12)
@@ -164,6 +167,23 @@ def test_more_targets_than_allowed_are_refused(ros):
     assert "max_targets" in refused.message
     assert ros.track(*PAIRS[1]).target_id == kept
     assert ros.set_parameter("ainet", max_targets=8)[0].successful
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("not enough memory: 8 bytes")])
+def test_targets_that_the_memory_does_not_hold_are_refused(tiny, monkeypatch, error):
+    engine = Engine.load(TrackerParameters(weights=tiny))
+    rgb, thermal = PAIRS[0]
+    pair = Pair(to_image(rgb, "rgb8", Header()), to_image(thermal, "mono8", Header()), 0, 0)
+    kept = engine.init(pair, 1, BOXES[0], normalized=False, add=False)
+
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracker, "advance", fail)
+        with pytest.raises(ValueError, match="2 targets at once are more than the memory of cpu"):
+            engine.init(pair, 1, BOXES[0], normalized=False, add=True)
+    assert list(engine.process(pair, 2, images_wanted=False).tracks) == [kept]
 
 
 def test_init_may_overtake_its_images(ros):

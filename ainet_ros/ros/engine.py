@@ -131,7 +131,7 @@ class Engine:
         try:
             self._tracker.advance(rgb, thermal, [replace(target) for target in targets])
         except (MemoryError, RuntimeError) as error:  # torch has it as a RuntimeError on a CPU
-            if "memory" not in str(error):
+            if not isinstance(error, MemoryError) and "memory" not in str(error):
                 raise
             raise ValueError(
                 f"{len(targets)} targets at once are more than the memory of "
