@@ -86,9 +86,11 @@ class Run:
             for module in modules:
                 handles.append(module.register_forward_pre_hook(before))
                 handles.append(module.register_forward_hook(partial(after, stage)))
-        yield spent
-        for handle in handles:
-            handle.remove()
+        try:
+            yield spent
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _now(self) -> float:
         if self.device.type == "cuda":

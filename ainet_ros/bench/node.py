@@ -111,16 +111,16 @@ class Rig:
         # Of these cameras, not the last answers to those before.
         self._wait("answer", lambda: bool(listener.published & listener.answers.keys()))
         self._spin(SETTLE_S)
-        self.listener.clear()
+        listener.clear()
         began, cpu = time.monotonic(), self._cpu_s()
         self._spin(seconds)
         lasted, cpu = time.monotonic() - began, self._cpu_s() - cpu
-        published = set(self.listener.published)
+        published = set(listener.published)
         self._spin(SETTLE_S)
-        answered = published & self.listener.answers.keys()
+        answered = published & listener.answers.keys()
         if not answered:
             raise TimeoutError(f"no pair was answered at {rate:g} Hz")
-        rows = [self.listener.answers[stamp] for stamp in sorted(answered)]
+        rows = [listener.answers[stamp] for stamp in sorted(answered)]
         latency = np.array([ms for ms, _ in rows])
         stages = {
             stage: float(np.median([getattr(t.latency, f"{stage}_ms") for _, t in rows]))

@@ -126,8 +126,11 @@ def run_track(args: argparse.Namespace) -> int:
 
 
 def run_node(args: argparse.Namespace) -> int:
-    from ainet_ros.bench import node
-    from ainet_ros.ros.process import ros
+    try:
+        from ainet_ros.bench import node
+        from ainet_ros.ros.process import ros
+    except ModuleNotFoundError as error:
+        raise ValueError(f"bench node needs ROS 2 and this package built: {error}") from None
     from ainet_ros.tracker import weights
 
     if args.seconds <= 0 or (args.overload is not None and args.overload <= 0):
