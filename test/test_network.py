@@ -12,6 +12,7 @@ from networks import tiny
 
 from ainet_ros.network import PRESETS, AINetConfig, checkpoint, create
 from ainet_ros.network.cost import count
+from ainet_ros.network.int8 import Int8Linear, quantize
 from ainet_ros.network.ofm import straight_through_permutation
 
 
@@ -266,3 +267,35 @@ def test_config_survives_json():
         assert AINetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     with pytest.raises(ValueError, match="surprise"):
         AINetConfig.from_dict({**dataclasses.asdict(PRESETS["small"]), "surprise": 1})
+
+
+def test_int8_linear_is_near_the_linear_layer():
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(64, 96)
+    x = torch.randn(2, 7, 64) * torch.logspace(-3, 3, 7)[:, None]  # tokens of any size
+    x[0, 0] = 0
+    exact, rounded = linear(x), Int8Linear(linear, torch.float32)(x)
+    error = (rounded - exact).abs().amax(-1) / (exact - linear.bias).abs().amax(-1).clamp_min(1e-9)
+    assert rounded.shape == exact.shape
+    assert 0 < error.max() < 0.03
+    assert torch.equal(rounded[0, 0], linear.bias)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "attention"])
+def test_quantized_network_keeps_scans_order_and_head(kind):
+    config = {"dfm": kind, "ofm": kind}
+    exact, network = tiny(**config), tiny(**config)
+    quantize(network, torch.float32)
+    kinds = {name: type(module) for name, module in network.named_modules()}
+    assert kinds["backbone.blocks.0.attn.qkv"] is kinds["backbone.blocks.3.fc2"] is Int8Linear
+    assert kinds["dfm.0.fusion.linear"] is Int8Linear
+    if kind == "mamba":
+        assert kinds["ofm.mixer.out_proj"] is kinds["dfm.0.mamba.in_proj"] is Int8Linear
+        assert kinds["dfm.0.mamba.ssm.x_proj"] is torch.nn.Linear
+        assert Int8Linear not in {t for name, t in kinds.items() if "order_net" in name}
+    images = torch.randn(1, 2, 3, 28, 28), torch.randn(1, 2, 3, 56, 56)
+    with torch.inference_mode():
+        wanted, got = exact(*images), network(*images)
+    for found, map in zip(got[:3], wanted[:3], strict=True):
+        torch.testing.assert_close(found, map, atol=0.03, rtol=0)
+    assert not torch.equal(got.score_map, wanted.score_map)

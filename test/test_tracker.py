@@ -2,7 +2,12 @@
 """Crops, state and errors of the tracker."""
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -284,5 +289,43 @@ def test_auto_precision_is_what_the_cpu_has_instructions_for(
 
 
 def test_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match=r"precision 'int4'.*auto, float32, bfloat16"):
+    with pytest.raises(ValueError, match=r"precision 'int4'.*auto, float32, bfloat16, int8"):
         device.resolve_precision("int4", torch.device("cpu"))
+    with pytest.raises(ValueError, match="int8 is for a CPU, not for cuda"):
+        device.resolve_precision("int8", torch.device("cuda"))
+
+
+def test_compiled_network_answers_as_it_stands():
+    """Of one DFM: to compile takes long. In float32 for one target and several, and in int8."""
+
+    def answers(count, **options):
+        tracker = trackers.setdefault(str(options), Tracker(small(), **options))
+        tracker.set_thresholds(0.0, 0.0)
+        return tracker.advance(*images(1), [tracker.start(*images(), BOX)] * count)
+
+    small = partial(tiny, depth=1, interaction_layers=(0,))
+    trackers: dict[str, Tracker] = {}
+    for count in (1, 3, 2):
+        for track, wanted in zip(answers(count, compile=True), answers(count), strict=True):
+            assert track.box == pytest.approx(wanted.box, abs=1e-2)
+            assert track.score == pytest.approx(wanted.score, abs=1e-5)
+    [exact], [rounded] = answers(1), answers(1, precision=torch.int8)
+    assert rounded.score == pytest.approx(exact.score, abs=0.02)
+    assert rounded.score != exact.score  # it does compute in another arithmetic
+
+
+def test_without_a_compiler_the_remedy_is_said(tmp_path):
+    """In a process of its own, which finds no translation made before."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from networks import tiny\n"
+        "from ainet_ros.tracker import Tracker\n"
+        "try: Tracker(tiny(depth=1, interaction_layers=(0,)), compile=True).warm_up(1)\n"
+        "except ValueError as error: print(error)"
+    )
+    environment = {**os.environ, "CXX": "no-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(Path(__file__).parent)],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "C++ compiler" in done.stdout
+    assert "no-compiler" in done.stdout

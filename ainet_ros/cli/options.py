@@ -15,7 +15,8 @@ def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="NAME_OR_PATH",
-        help="shipped weights by name, or a .safetensors file (default: the node's)",
+        help="shipped weights by name, a .safetensors file, or an .onnx file of `ainet export` "
+        "(default: the node's)",
     )
     parser.add_argument(
         "--device",
@@ -25,17 +26,20 @@ def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         default="auto",
-        help="auto, float32 or bfloat16 (default: auto, bfloat16 on a CPU with instructions "
-        "for it)",
+        help="auto, float32, bfloat16 or int8 (default: auto, bfloat16 on a CPU with instructions "
+        "for it); int8 is compiled",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="translate the network by torch.compile first"
     )
 
 
 def make_tracker(args: argparse.Namespace) -> Tracker:
-    """A tracker with the weights, the device and the precision of the arguments.
+    """A tracker as the arguments say.
 
     Raises:
         FileNotFoundError, ValueError: weights, device or precision cannot be had.
     """
     from ainet_ros.tracker import Tracker, weights
 
-    return Tracker.load(args.weights or weights.DEFAULT, args.device, args.precision)
+    return Tracker.load(args.weights or weights.DEFAULT, args.device, args.precision, args.compile)

@@ -100,6 +100,8 @@ def selective_scan_fn(
 
 
 def _fastest(u: Tensor) -> str:
+    if torch.onnx.is_in_onnx_export():
+        return "torch"  # which is made of what ONNX has too
     if u.is_cuda and _mamba_ssm is not None and u.dtype != torch.float64:
         return "cuda"
     return "cpp" if u.device.type == "cpu" and _library is not None else "torch"
@@ -197,9 +199,12 @@ def _chunked(scan: Scan) -> tuple[Tensor, Tensor]:
         outputs: list[Tensor] = []
         for k in range(0, steps, _SEGMENT):
             part = slice(k, k + _SEGMENT)
-            h, *ys = checkpoint(
-                segment, h, part, output, use_reentrant=False, preserve_rng_state=False
-            )
+            if torch.is_grad_enabled():
+                h, *ys = checkpoint(
+                    segment, h, part, output, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                h, *ys = segment(h, part, output)
             outputs += ys
         return h, outputs
 

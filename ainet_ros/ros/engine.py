@@ -81,15 +81,18 @@ class Engine:
 
     @classmethod
     def load(cls, parameters: TrackerParameters) -> Engine:
-        """Load the weights onto the device and run them once, so that the first pair is quick.
+        """Load the weights onto the device and run them, so that the first pair is quick.
 
         Raises ValueError or OSError naming what is wrong: weights, device or parameters.
         """
         settings = Settings.of(parameters)
-        tracker = Tracker.load(parameters.weights, parameters.device, parameters.precision)
-        blank = np.zeros((64, 64, 3), np.uint8)
-        tracker.init(blank, blank, (16.0, 16.0, 32.0, 32.0))
-        tracker.track(blank, blank)
+        tracker = Tracker.load(
+            parameters.weights,
+            parameters.device,
+            parameters.precision,
+            compile=parameters.compile,
+            most_targets=parameters.max_targets,
+        )
         return cls(tracker, settings)
 
     def apply(self, settings: Settings) -> None:

@@ -27,7 +27,8 @@ class TrackerParameters(Table):
 
     weights: str = parameter(
         weights.DEFAULT,
-        "The network: the name of shipped weights, or the path of a .safetensors file.",
+        "The network: the name of shipped weights, or the path of a .safetensors file or of an "
+        ".onnx file of `ainet export`.",
         read_only=True,
     )
     device: str = parameter(
@@ -39,8 +40,15 @@ class TrackerParameters(Table):
     precision: str = parameter(
         "auto",
         "Arithmetic of the network's matrix products; auto is bfloat16 on a CPU with instructions "
-        "for it, else float32.",
+        "for it, else float32; int8 is quickest on a CPU, and translated as with compile.",
         choices=PRECISIONS,
+        read_only=True,
+    )
+    compile: bool = parameter(
+        False,
+        "Translate the network by torch.compile when the node is configured: that takes a minute "
+        "or two (less where it was done before) and on a CPU a C++ compiler, and saves a quarter "
+        "of a frame's time.",
         read_only=True,
     )
     rgb_transport: str = parameter(

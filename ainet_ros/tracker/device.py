@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+from ainet_ros.network.int8 import quantize
+
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -30,24 +34,32 @@ def resolve(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    """The arithmetic of matrix products called "auto", "float32" or "bfloat16" on a device.
+    """The arithmetic of matrix products called by one of `PRECISIONS` on a device.
 
     "auto" is bfloat16 on a CPU with instructions for it (AVX-512 BF16, AMX, or Arm's), where
-    products take half the time or less, else float32. Raises ValueError on another name.
+    products take half the time or less, else float32. Raises ValueError on another name, and on
+    "int8" for a GPU.
     """
     if name not in PRECISIONS:
         raise ValueError(f"precision {name!r} is none of {', '.join(PRECISIONS)}")
     if name == "auto":
-        name = "bfloat16" if device.type == "cpu" and _multiplies_bfloat16() else "float32"
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
+        return _quick_float() if device.type == "cpu" else torch.float32
+    if name == "int8" and device.type != "cpu":
+        raise ValueError(f"precision int8 is for a CPU, not for {device}: use auto")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}[name]
 
 
 def compute_in(precision: torch.dtype, network: nn.Module, device: torch.device) -> torch.autocast:
-    """The context in which `network` multiplies matrices in float32 or bfloat16 on its device.
+    """The context in which `network` multiplies matrices in `precision` on its device.
 
-    For bfloat16 its weights for that are converted, for good.
+    Its weights for that are converted, for good. With int8 the smaller layers, and what is not a
+    layer, are in bfloat16 where the CPU is quick in that, else in float32.
     """
-    reduced = precision == torch.bfloat16
+    rest = precision
+    if precision == torch.int8:
+        rest = _quick_float()
+        quantize(network, rest)
+    reduced = rest == torch.bfloat16
     for module in network.modules() if reduced else ():
         if isinstance(module, nn.Linear | nn.Conv2d):
             # Else autocast would convert each weight anew for every frame.
@@ -55,11 +67,30 @@ def compute_in(precision: torch.dtype, network: nn.Module, device: torch.device)
     return torch.autocast(device.type, torch.bfloat16, enabled=reduced)
 
 
-def _multiplies_bfloat16() -> bool:
+def translate(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """`function` by torch.compile, for a network whose weights do not change any more.
+
+    The translation takes place in the first call, and once more in the first of another batch
+    size. On a GPU it is a CUDA graph.
+    """
+    if device.type == "cuda":
+        return torch.compile(function, mode="reduce-overhead")
+    # The threshold: a GELU that is read twice is not computed twice (a quarter of int8's time).
+    translated = torch.compile(function, options={"realize_opcount_threshold": 8})
+
+    def call(*arguments: Any) -> Any:
+        # No option of torch.compile: it is looked up before those are in force.
+        with torch._inductor.config.patch(freezing=True):
+            return translated(*arguments)
+
+    return call
+
+
+def _quick_float() -> torch.dtype:
+    """bfloat16 on a CPU with instructions for it, else float32."""
     if not CPUINFO.exists():
-        return False
+        return torch.float32
     # "flags" on x86, "Features" on Arm; the machine's cores are taken to be alike.
     flags = re.search(r"^(?:flags|Features)\s*:(.*)$", CPUINFO.read_text(), re.MULTILINE)
-    return flags is not None and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(
-        flags[1].split()
-    )
+    has = set(flags[1].split() if flags else ())
+    return torch.bfloat16 if has & {"avx512_bf16", "amx_bf16", "bf16"} else torch.float32

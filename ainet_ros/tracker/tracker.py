@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ from ainet_ros.network.model import Template
 
 from . import weights
 from .crop import Box, Image, Window, extract, window
-from .device import compute_in, resolve, resolve_precision
+from .device import compute_in, resolve, resolve_precision, translate
+from .onnx import SUFFIX as ONNX_SUFFIX
+from .onnx import OnnxNetwork
 
 TEMPLATE_FACTOR = 2.0
 SEARCH_FACTOR = 4.0
@@ -87,19 +89,24 @@ class Tracker:
 
     def __init__(
         self,
-        network: AINet,
+        network: AINet | OnnxNetwork,
         *,
         device: str | torch.device = "cpu",
         precision: torch.dtype = torch.float32,
+        compile: bool = False,
         lost_below: float = LOST_BELOW,
         found_above: float = FOUND_ABOVE,
     ) -> None:
-        """The network moves to `device`; where `precision` is bfloat16, its large matrices become
-        that, for good. Raises ValueError unless 0 <= lost_below <= found_above <= 1.
+        """The network moves to `device`; where `precision` is not float32, its large matrices
+        become that, for good. `compile`: by torch.compile, as int8 always is, in the first frame.
+        Raises ValueError unless 0 <= lost_below <= found_above <= 1.
         """
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
         self._autocast = compute_in(precision, self.network, self.device)
+        self._match = self.network.match
+        if compile or precision == torch.int8:
+            self._match = translate(self._match, self.device)
         self.set_thresholds(lost_below, found_above)
         config = network.config
         self._template_size, self._search_size = config.template_size, config.search_size
@@ -118,15 +125,45 @@ class Tracker:
         name_or_path: str | os.PathLike[str] = weights.DEFAULT,
         device: str = "auto",
         precision: str = "auto",
+        compile: bool = False,
+        most_targets: int = 1,
     ) -> Tracker:
-        """A tracker from a weights file, on a device and in a precision by name.
+        """A tracker from a weights file, or from a file of `ainet export`, on a device and in a
+        precision by name, warmed up for up to `most_targets`.
 
-        Raises FileNotFoundError or ValueError as `weights.load`, `resolve` and
-        `resolve_precision` do.
+        Raises FileNotFoundError or ValueError as `weights.load`, `OnnxNetwork`, `resolve`,
+        `resolve_precision` and `warm_up` do, and on an ONNX file with a precision or `compile`.
         """
         where = resolve(device)
         dtype = resolve_precision(precision, where)
-        return cls(weights.load(name_or_path), device=where, precision=dtype)
+        if os.fspath(name_or_path).endswith(ONNX_SUFFIX):
+            if precision != "auto" or compile:
+                raise ValueError(
+                    f"{name_or_path} is run as it is: leave precision at auto and compile off"
+                )
+            tracker = cls(OnnxNetwork(name_or_path, where), device=where)
+        else:
+            network = weights.load(name_or_path)
+            tracker = cls(network, device=where, precision=dtype, compile=compile)
+        tracker.warm_up(most_targets)
+        return tracker
+
+    def warm_up(self, most_targets: int) -> None:
+        """Run the network, so that the first frames with up to `most_targets` are quick.
+
+        This translates it, where it is compiled. Raises ValueError where that fails.
+        """
+        blank = np.zeros((64, 64, 3), np.uint8)
+        target = self.start(blank, blank, (16.0, 16.0, 32.0, 32.0))
+        try:
+            # All numbers of targets from two on share a translation.
+            for count in range(1, min(2, most_targets) + 1):
+                self.advance(blank, blank, [replace(target) for _ in range(count)])
+        except torch._inductor.exc.InductorError as error:
+            raise ValueError(
+                "torch.compile fails here, which compile and precision int8 need; on a CPU it "
+                f"takes a C++ compiler (g++): {error}"
+            ) from None
 
     def set_thresholds(self, lost_below: float, found_above: float) -> None:
         """Change the hysteresis. Raises ValueError unless 0 <= lost_below <= found_above <= 1."""
@@ -194,7 +231,7 @@ class Tracker:
             self._fill(search, rgb, thermal, view)
         prepared = time.perf_counter()
         with self._autocast:
-            output = self.network.match(batched([t.template for t in targets]), self._search)
+            output = self._match(batched([t.template for t in targets]), self._search)
         # The window prefers the middle; the score that is reported is the network's own.
         chosen = output.score_map * self._hann  # (targets, 1, F, F)
         found = decode(chosen, output.size_map, output.offset_map)  # (targets, 4)
