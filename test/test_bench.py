@@ -179,15 +179,17 @@ def test_bench_track_adds_up(tmp_path, capsys):
     weights.save(tiny(), tmp_path / "tiny.safetensors")
     command = (
         "track", "--weights", str(tmp_path / "tiny.safetensors"), "--repeats", "1",
-        "--size", "160x120", "--size", "64x48",
+        "--size", "160x120", "--size", "64x48", "--targets", "3",
     )  # fmt: skip
-    assert ainet(*command, "--json") == 0
-    sizes = json.loads(capsys.readouterr().out)["sizes"]
+    assert ainet(*command, "--json", str(tmp_path / "track.json")) == 0
+    assert "3 targets at once" in capsys.readouterr().out
+    sizes = json.loads((tmp_path / "track.json").read_text())["sizes"]
     assert list(sizes) == ["160x120", "64x48"]
     for row in sizes.values():
         whole = sum(row[f"{part}_ms"] for part in ("preprocess", "network", "postprocess"))
         assert row["frames_per_second"] == pytest.approx(1e3 / whole)
         assert 0 < row["share_beside_network"] < 1
+        assert row["targets_ms"]["3"] > row["targets_ms"]["1"] > 0
 
 
 def test_bench_node_measures_rates_and_an_overload(tmp_path):

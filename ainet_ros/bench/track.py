@@ -6,26 +6,30 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ainet_ros.tracker import Timing, Tracker
+from ainet_ros.tracker import Box, Target, Timing, Tracker
 
-from .measure import machine
+from .measure import machine, median_times
 
 TARGET = (0.45, 0.4, 0.1, 0.2)
 """x, y, w, h of the target in widths and heights of the image."""
 
 
-def measure(tracker: Tracker, sizes: Iterable[tuple[int, int]], repeats: int) -> dict[str, Any]:
+def measure(
+    tracker: Tracker, sizes: Iterable[tuple[int, int]], repeats: int, targets: int
+) -> dict[str, Any]:
     """By the size of the images (width and height): median milliseconds of the parts of a frame,
-    and frames a second.
+    frames a second, and of a frame with so many targets in turns with one of one.
 
     The images are noise, the target stays: what is found makes no difference to the time.
     """
     rng = np.random.default_rng(0)
-    rows: dict[str, dict[str, float]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for width, height in sizes:
         rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
         x, y, w, h = TARGET
@@ -40,11 +44,25 @@ def measure(tracker: Tracker, sizes: Iterable[tuple[int, int]], repeats: int) ->
             for field in dataclasses.fields(Timing)
         }
         whole = sum(parts.values())
+        several = median_times(
+            {
+                str(count): partial(
+                    _advance,
+                    tracker,
+                    rgb,
+                    box,
+                    [tracker.start(rgb, rgb[..., 0], box) for _ in range(count)],
+                )
+                for count in sorted({1, targets})
+            },
+            repeats,
+        )
         beside = parts["preprocess_ms"] + parts["postprocess_ms"]
         rows[f"{width}x{height}"] = {
             **parts,
             "frames_per_second": 1e3 / whole,
             "share_beside_network": beside / whole,
+            "targets_ms": {count: seconds * 1e3 for count, seconds in several.items()},
         }
     return {
         "machine": machine(),
@@ -52,6 +70,13 @@ def measure(tracker: Tracker, sizes: Iterable[tuple[int, int]], repeats: int) ->
         "repeats": repeats,
         "sizes": rows,
     }
+
+
+def _advance(tracker: Tracker, rgb: NDArray[np.uint8], box: Box, targets: list[Target]) -> None:
+    """A frame of all the targets, each looked for where `box` is."""
+    for target in targets:
+        target.box = box
+    tracker.advance(rgb, rgb[..., 0], targets)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -66,4 +91,10 @@ def table(result: dict[str, Any]) -> str:
         lines.append(
             f"  {size:12}{parts}{row['frames_per_second']:9.1f}{row['share_beside_network']:14.1%}"
         )
+        one = row["targets_ms"]["1"]
+        lines += [
+            f"    {count} targets at once: {ms:.2f} ms, {ms / one:.2f} times one"
+            for count, ms in row["targets_ms"].items()
+            if count != "1"
+        ]
     return "\n".join(lines)

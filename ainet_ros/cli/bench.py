@@ -45,6 +45,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     network.set_defaults(run=run_network)
     track = benches.add_parser("track", help="the parts of a tracked frame, by the size of images")
     options.add_tracker_arguments(track)
+    track.add_argument(
+        "--targets",
+        type=int,
+        default=4,
+        metavar="N",
+        help="at once, against one at a time (default: 4)",
+    )
     track.set_defaults(run=run_track)
     node = benches.add_parser("node", help="the node's rate and latency, in ROS")
     options.add_tracker_arguments(node)
@@ -57,7 +64,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="S",
         help="measure so many seconds of four times the rate that the node can take instead",
     )
-    node.add_argument("--json", action="store_true", help="print JSON instead of a table")
     node.set_defaults(run=run_node)
     training = benches.add_parser("training", help="where the time of a training step goes")
     training.add_argument("config", type=Path, help="YAML file, as in config/train/")
@@ -76,7 +82,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         bench.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     for bench in (limit, scan, network, track, training):
         bench.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5")
-        bench.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    for bench in (limit, scan, network, track, node, training):
+        bench.add_argument(
+            "--json",
+            nargs="?",
+            const="",
+            metavar="FILE",
+            help="write JSON to a file beside the table, or print it in the table's place",
+        )
 
 
 def run_scan(args: argparse.Namespace) -> int:
@@ -120,8 +133,11 @@ def run_track(args: argparse.Namespace) -> int:
     from ainet_ros.bench import track
 
     _check(args)
-    tracker = options.make_tracker(args)
-    _print(args, track.measure(tracker, args.size or SIZES, args.repeats), track.table)
+    if args.targets < 1:
+        raise ValueError(f"--targets must be 1 or more, got {args.targets}")
+    tracker = options.make_tracker(args, args.targets)
+    result = track.measure(tracker, args.size or SIZES, args.repeats, args.targets)
+    _print(args, result, track.table)
     return 0
 
 
@@ -139,6 +155,7 @@ def run_node(args: argparse.Namespace) -> int:
         "weights": args.weights or weights.DEFAULT,
         "device": args.device,
         "precision": args.precision,
+        "compile": args.compile,
     }
     # The nodes meet on this machine only.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -180,4 +197,7 @@ def _print(
 ) -> None:
     import json
 
-    print(json.dumps(result, indent=2) if args.json else table(result))
+    text = json.dumps(result, indent=2)
+    if args.json:
+        Path(args.json).write_text(text + "\n")
+    print(text if args.json == "" else table(result))

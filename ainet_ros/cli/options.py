@@ -34,12 +34,18 @@ def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def make_tracker(args: argparse.Namespace) -> Tracker:
-    """A tracker as the arguments say.
+def make_tracker(args: argparse.Namespace, most_targets: int = 1) -> Tracker:
+    """A tracker as the arguments say, warmed up for so many targets.
 
     Raises:
         FileNotFoundError, ValueError: weights, device or precision cannot be had.
     """
     from ainet_ros.tracker import Tracker, weights
 
-    return Tracker.load(args.weights or weights.DEFAULT, args.device, args.precision, args.compile)
+    return Tracker.load(
+        args.weights or weights.DEFAULT,
+        args.device,
+        args.precision,
+        args.compile,
+        most_targets,
+    )

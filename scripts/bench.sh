@@ -1,0 +1,30 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# All benchmarks of docs/performance.md but that of training, one after the other, and their results
+# as JSON in the folder $1. Leave the machine alone meanwhile.
+set -euo pipefail
+out=$1
+mkdir -p "$out"
+
+run() { # name of the result, arguments of `ainet bench`
+    local name=$1
+    shift
+    echo
+    echo "== ainet bench $*"
+    ainet bench "$@" --json "$out/$name.json"
+}
+
+run limit limit --repeats 15
+run scan scan --repeats 9
+run network_base_256 network base_256 --repeats 5
+for name in nano small_168; do
+    run "network_$name" network "$name" --precision bfloat16 --repeats 15
+    for precision in auto int8; do
+        run "track_${name}_$precision" track --weights "$name" --precision $precision --repeats 30
+    done
+done
+run growth network base_256 --growth "$out/growth.png" --repeats 3
+for name in nano small_168; do
+    run "node_$name" node --weights "$name"
+done
+run overload node --weights nano --size 640x480 --overload 600
