@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The selective scan: every backend against the step-by-step reference."""
 
+import importlib
+import os
 import warnings
 
 import pytest
@@ -317,3 +319,30 @@ def test_mamba_ssm_equals_the_reference():
     tensors = {k: t.cuda() for k, t in arguments(2, 64, 300, 16).items()}
     for actual, expected in zip(run(tensors, "cuda"), run(tensors, "reference"), strict=True):
         assert_equal(actual, expected)
+
+
+@pytest.fixture(scope="module")
+def triton_scan():
+    """In Triton's interpreter where there is no GPU."""
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, and later
+    pytest.importorskip("triton", reason="needs the package triton")
+    yield importlib.import_module("ainet_ros.network.scan_triton").scan
+    os.environ.pop("TRITON_INTERPRET", None)
+
+
+@pytest.mark.parametrize("absent", [[], ["D"], ["z"], ["delta_bias"], ["D", "z", "delta_bias"]])
+@pytest.mark.parametrize("shape", [(2, 5, 70, 3), (1, 1, 1, 1), (1, 4, 130, 16)], ids=str)
+def test_triton_kernel_equals_the_reference(triton_scan, shape, absent):
+    for softplus, by_step in ((True, True), (False, False)):
+        tensors = arguments(*shape, by_step=by_step)
+        if not softplus:
+            tensors["delta"] = tensors["delta"].abs()
+            tensors["delta_bias"] = tensors["delta_bias"].abs()
+        tensors = {k: None if k in absent else t for k, t in tensors.items()}
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        moved = {k: None if t is None else t.to(device) for k, t in tensors.items()}
+        expected = run(tensors, "reference", delta_softplus=softplus)
+        results = triton_scan(*scan.Scan(**moved, delta_softplus=softplus))
+        for actual, wanted in zip(results, expected, strict=True):
+            assert_equal(actual.cpu(), wanted)

@@ -68,8 +68,9 @@ def selective_scan_fn(
         delta_softplus: whether delta goes through softplus.
         return_last_state: whether to return the state after the last step too.
         backend: "reference", step by step, which defines the others; "torch", for any device;
-            "cpp", csrc/selective_scan.cpp, for CPU tensors; "cuda", mamba_ssm's kernel. By
-            default the fastest that is there and takes the tensors.
+            "cpp", csrc/selective_scan.cpp, for CPU tensors; "cuda", mamba_ssm's kernel; "triton",
+            scan_triton.py, for a GPU without that and no gradient. By default the fastest that is
+            there and takes the tensors.
 
     All tensors are real, floating-point and on one device. The scan is computed in float64 where
     u is float64, else in float32.
@@ -102,8 +103,11 @@ def selective_scan_fn(
 def _fastest(u: Tensor) -> str:
     if torch.onnx.is_in_onnx_export():
         return "torch"  # which is made of what ONNX has too
-    if u.is_cuda and _mamba_ssm is not None and u.dtype != torch.float64:
-        return "cuda"
+    if u.is_cuda and u.dtype != torch.float64:
+        if _mamba_ssm is not None:
+            return "cuda"
+        if _triton_scan is not None and not torch.is_grad_enabled():
+            return "triton"
     return "cpp" if u.device.type == "cpu" and _library is not None else "torch"
 
 
@@ -249,6 +253,27 @@ def _cuda(scan: Scan) -> tuple[Tensor, Tensor]:
     if _mamba_ssm is None:
         raise ValueError("backend 'cuda' needs a GPU and mamba_ssm with its CUDA extension")
     return _mamba_ssm(*scan, return_last_state=True)
+
+
+def _load_triton() -> Callable[..., tuple[Tensor, Tensor]] | None:
+    if not torch.cuda.is_available():
+        return None
+    try:
+        from .scan_triton import scan
+    except ImportError:
+        return None
+    return scan
+
+
+_triton_scan = _load_triton()
+
+
+def _triton(scan: Scan) -> tuple[Tensor, Tensor]:
+    if _triton_scan is None:
+        raise ValueError("backend 'triton' needs a GPU and the package triton")
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in scan.tensors):
+        raise ValueError("backend 'triton' has no gradient: use torch.no_grad(), or 'torch'")
+    return _triton_scan(*scan)
 
 
 # ---- The C++ kernel -----------------------------------------------------------------------------
@@ -519,11 +544,15 @@ BACKENDS: dict[str, Callable[[Scan], tuple[Tensor, Tensor]]] = {
     "torch": _chunked,
     "cpp": _cpp,
     "cuda": _cuda,
+    "triton": _triton,
 }
 
 
 def available_backends(device: torch.device | str) -> list[str]:
     """The backends that are there for tensors on the device."""
-    special = {"cpu": "cpp" if _library else None, "cuda": "cuda" if _mamba_ssm else None}
-    extra = special.get(torch.device(device).type)
-    return ["reference", "torch", *([extra] if extra else [])]
+    special: dict[str, dict[str, object]] = {
+        "cpu": {"cpp": _library},
+        "cuda": {"triton": _triton_scan, "cuda": _mamba_ssm},
+    }
+    extra = special.get(torch.device(device).type, {})
+    return ["reference", "torch", *(name for name, there in extra.items() if there)]
