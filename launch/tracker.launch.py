@@ -25,7 +25,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "weights",
         default_value="",
-        description="Name of shipped weights, or path of a .safetensors file; "
+        description="Name of shipped weights, or path of a .safetensors or .onnx file; "
         "empty: as params_file says.",
     ),
     DeclareLaunchArgument(
@@ -33,6 +33,12 @@ ARGUMENTS = [
         default_value="",
         description="Where the network runs: auto, cpu, cuda or cuda:N; "
         "empty: as params_file says.",
+    ),
+    DeclareLaunchArgument(
+        "precision",
+        default_value="",
+        description="Arithmetic of the network: auto, float32, bfloat16 or int8, which takes a "
+        "minute to start; empty: as params_file says.",
     ),
     DeclareLaunchArgument(
         "rgb",
@@ -71,7 +77,10 @@ def tracker(context: LaunchContext) -> list[Node]:
     if not Path(params_file).is_file():
         # launch_ros would warn and start the node with the defaults.
         raise RuntimeError(f"params_file: no file {params_file}")
-    given = {name: LaunchConfiguration(name).perform(context) for name in ("weights", "device")}
+    given = {
+        name: LaunchConfiguration(name).perform(context)
+        for name in ("weights", "device", "precision")
+    }
     overrides = {name: value for name, value in given.items() if value}
     overrides["use_sim_time"] = LaunchConfiguration("use_sim_time").perform(context) == "true"
     remappings = []

@@ -95,6 +95,11 @@ class Engine:
         )
         return cls(tracker, settings)
 
+    @property
+    def device(self) -> str:
+        """Where the network runs."""
+        return str(self._tracker.device)
+
     def apply(self, settings: Settings) -> None:
         """Take new settings from the next pair on."""
         self._tone_map = settings.tone_map

@@ -143,6 +143,24 @@ class TrackerParameters(Table):
         limits=(0.05, 60.0),
     )
 
+    camera_timeout: float = parameter(
+        2.0,
+        "A camera without an image for so long is an ERROR in /diagnostics.",
+        unit="s",
+        limits=(0.1, 600.0),
+    )
+    unpaired_warn: float = parameter(
+        0.2,
+        "Share of the slower camera's images without a partner that is a WARN in /diagnostics.",
+        limits=(0.0, 1.0),
+    )
+    latency_warn: float = parameter(
+        500.0,
+        "Time from the stamp to the answer, of 95 in 100, that is a WARN in /diagnostics.",
+        unit="ms",
+        limits=(1.0, 60000.0),
+    )
+
     def check(self) -> None:
         if self.tone_percentile_low >= self.tone_percentile_high:
             raise ValueError(

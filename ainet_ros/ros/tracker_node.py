@@ -18,14 +18,17 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NoReturn, TypeVar
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Float64
 
 from ainet_ros.msg import StageLatency
 from ainet_ros.msg import Track as TrackMessage
@@ -37,6 +40,7 @@ from . import messages
 from .camera import Camera
 from .engine import Engine, Settings
 from .filters import NearestTimePairs, stamp_ns
+from .health import PERIOD_S, Health, statuses
 from .images import cv_bridge, to_compressed, to_image
 from .pairing import NearestTime, Pair
 from .parameters import TrackerParameters
@@ -59,7 +63,7 @@ SERVICE_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 1.0
 OLDEST_CLOCK_S = 60.0
 """An image older than this when it comes was stamped by another clock."""
-CHECK_PERIOD_S = 5.0
+FAILURE_PERIOD_S = 5.0
 FOLLOW_PERIOD_S = 0.1
 REPEAT_S = 30.0
 """Least time between two warnings of the same kind."""
@@ -79,7 +83,7 @@ class TrackerNode(Node):
         self._cameras: list[Camera] = []
         self._follow_due = 0.0
         self._overlay_due = 0.0
-        self._seen_counts = (0, 0, 0)
+        self._health: Health | None = None
 
     def configure(self) -> None:
         """Load the network and offer topics and services.
@@ -99,6 +103,13 @@ class TrackerNode(Node):
             self._detections_publisher = self.create_publisher(
                 messages.vision_msgs.Detection2DArray, "~/detections", RESULT_QOS
             )
+        self._diagnostics_publisher = self.create_publisher(
+            DiagnosticArray, "/diagnostics", RESULT_QOS
+        )
+        self._time_publishers = {
+            name: self.create_publisher(Float64, f"~/debug/{name}", RESULT_QOS)
+            for name in ("processing_time_ms", "pipeline_latency_ms")
+        }
         # A service waits for the tracker to finish its frame. In a group of its own it blocks one
         # thread of the executor and neither cameras nor parameters. (An `async def` service that
         # awaits would keep the executors of Humble and Jazzy spinning at full load meanwhile.)
@@ -133,7 +144,10 @@ class TrackerNode(Node):
         rgb, thermal = self._cameras
         pairs = NearestTimePairs(rgb, thermal, self._pairing)
         pairs.registerCallback(self._on_pair)
-        self._check_timer = self.create_timer(CHECK_PERIOD_S, self._check_cameras)
+        self._health = Health([camera.topic for camera in self._cameras], self._pairing)
+        # By a clock that runs where use_sim_time is set and no /clock comes.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._report_timer = self.create_timer(PERIOD_S, self._report, clock=steady)
         self._worker.start()
         topics = " and ".join(camera.topic for camera in self._cameras)
         self.get_logger().info(f"ready: waiting for {topics}")
@@ -142,7 +156,7 @@ class TrackerNode(Node):
         """Stop tracking. Waits at most `STOP_TIMEOUT_S` for the frame that is being tracked."""
         if self._worker is None:
             return
-        self.destroy_timer(self._check_timer)
+        self.destroy_timer(self._report_timer)
         for camera in self._cameras:
             camera.destroy()
         self._cameras = []
@@ -246,47 +260,20 @@ class TrackerNode(Node):
             )
         return SetParametersResult(successful=True)
 
-    def _check_cameras(self) -> None:
-        """Say why no pairs come, where none come."""
-        assert self._pairing is not None
-        counts = self._pairing.counts
-        now = (counts.rgb.received, counts.thermal.received, counts.matched)
-        rgb, thermal, matched = (a - b for a, b in zip(now, self._seen_counts, strict=True))
-        self._seen_counts = now
-        silent = [
-            camera.topic
-            for camera, received in zip(self._cameras, (rgb, thermal), strict=True)
-            if received == 0
-        ]
-        if silent:
-            # One message for both: rclpy throttles by the place in the code.
-            self.get_logger().warning(
-                f"no image on {' and '.join(silent)} in the last {CHECK_PERIOD_S:g} s: is the "
-                "camera running, and is the topic remapped to it?",
-                throttle_duration_sec=REPEAT_S,
-            )
-        if rgb > 0 and thermal > 0 and matched == 0:
-            apart = self._pairing.newest_difference_ns
-            standing = [
-                camera.topic
-                for camera, stands in zip(self._cameras, self._pairing.standing, strict=True)
-                if stands
-            ]
-            if standing:
-                why = (
-                    f"the stamps on {' and '.join(standing)} do not advance; does the driver "
-                    "set them?"
-                )
-            elif abs(apart) > self._pairing.slop_ns:
-                why = (
-                    f"the newest thermal stamp is {apart / 1e9:+.3f} s from the newest RGB stamp, "
-                    f"the slop is {self._values.slop:g} s; raise slop, or set thermal_offset"
-                )
-            else:
-                why = "their stamps go back"
-            self.get_logger().warning(
-                f"both cameras deliver, but no images pair: {why}", throttle_duration_sec=REPEAT_S
-            )
+    def _report(self) -> None:
+        """Publish how the node fares, and say why no pairs come, where none come."""
+        assert self._health is not None
+        report = self._health.look()
+        device = "" if self._engine is None else self._engine.device
+        name = self.get_fully_qualified_name().lstrip("/")
+        diagnostics = DiagnosticArray(status=statuses(name, report, self._values, device))
+        diagnostics.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics_publisher.publish(diagnostics)
+        # One message for both cameras: rclpy throttles by the place in the code.
+        if silent := report.silence(self._values):
+            self.get_logger().warning("; ".join(silent.values()), throttle_duration_sec=REPEAT_S)
+        if trouble := report.unpaired(self._values):
+            self.get_logger().warning(trouble, throttle_duration_sec=REPEAT_S)
 
     # Run by the worker's thread
 
@@ -311,6 +298,8 @@ class TrackerNode(Node):
             latency.network_ms = timing.network_ms
             latency.postprocess_ms = timing.postprocess_ms
         latency.total_ms = self._age_ms(pair) if age_ms else 0.0
+        assert self._health is not None
+        self._health.answered(answer.tracks, latency.total_ms)
         for track_message in messages.track_messages(
             pair.rgb.header, pair.thermal.header.stamp, answer.tracks, latency
         ):
@@ -318,8 +307,18 @@ class TrackerNode(Node):
         detections = self._detections_publisher
         if detections is not None and detections.get_subscription_count():
             detections.publish(messages.detections_message(pair.rgb.header, answer.tracks))
+        busy_ms = (
+            latency.decode_ms + latency.preprocess_ms + latency.network_ms + latency.postprocess_ms
+        )
+        self._publish_times(processing_time_ms=busy_ms, pipeline_latency_ms=latency.total_ms)
         if draws and answer.images is not None:
             self._publish_overlay(pair, answer.tracks, *answer.images)
+
+    def _publish_times(self, **times: float) -> None:
+        for name, milliseconds in times.items():
+            publisher = self._time_publishers[name]
+            if publisher.get_subscription_count():
+                publisher.publish(Float64(data=milliseconds))
 
     def _age_ms(self, pair: Pair) -> float:
         """From the RGB image's stamp to now; 0 where it was stamped by another clock."""
@@ -360,7 +359,7 @@ class TrackerNode(Node):
             text = f"a pair of images was left out: {error}"
         else:
             text = "a pair was left out: " + "".join(traceback.format_exception(error))
-        self.get_logger().error(text, throttle_duration_sec=CHECK_PERIOD_S)
+        self.get_logger().error(text, throttle_duration_sec=FAILURE_PERIOD_S)
 
 
 def _wait(worker: Worker, function: Callable[[], Result]) -> Result:
