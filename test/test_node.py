@@ -14,11 +14,12 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (make setup, or a distribution)
 import ros_nodes
 from ament_index_python.packages import get_package_prefix
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point
 from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
-from ainet_ros.msg import Track
+from ainet_ros.msg import Event, Track
 from ainet_ros.ros import messages
 from ainet_ros.ros.engine import Engine
 from ainet_ros.ros.images import decode, to_compressed, to_image
@@ -117,6 +118,82 @@ def test_normalized_box_means_the_same_as_pixels(ros):
     assert boxes[0] == pytest.approx(boxes[1], abs=1e-3)
 
 
+def test_track_has_the_box_in_fractions_too(ros):
+    ros.track(*PAIRS[0])
+    assert ros.init(BOXES[0]).success
+    track = ros.track(*PAIRS[1])
+    height, width = PAIRS[0][1].shape
+    part = track.normalized_box
+    scaled = (part.x * width, part.y * height, part.width * width, part.height * height)
+    assert scaled == pytest.approx(box_of(track))
+    assert 0 < part.width < 1
+
+
+def test_target_is_started_by_a_region_by_clicks_and_by_a_detection(ros):
+    """Each of them as ~/init with the same box does."""
+    x, y, width, height = map(int, BOXES[0])
+    region = ros.node.create_publisher(RegionOfInterest, "ainet/init_box", 10)
+    clicks = ros.node.create_publisher(Point, "ainet/overlay_mouse_left", 10)
+    starts = [
+        (region, [RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height)]),
+        (clicks, [Point(x=float(x + width), y=float(y)), Point(x=float(x), y=float(y + height))]),
+    ]
+    if messages.vision_msgs is not None:
+        detection = messages.vision_msgs.Detection2D()
+        detection.bbox.center.position.x = x + width / 2
+        detection.bbox.center.position.y = y + height / 2
+        detection.bbox.size_x, detection.bbox.size_y = float(width), float(height)
+        kind = messages.vision_msgs.Detection2D
+        detections = ros.node.create_publisher(kind, "ainet/init_detection", 10)
+        starts.append((detections, [detection]))
+    ros.track(*PAIRS[0])
+    last = ros.init(BOXES[0]).target_id
+    expected = box_of(ros.track(*PAIRS[1]))
+    for publisher, sent in starts:
+        ros.spin_until(lambda p=publisher: ros.hears(p), "discovery")
+        ros.track(*PAIRS[0])
+        for message in sent:
+            publisher.publish(message)
+        # The init is done between two pairs: ask until the new target answers.
+        deadline = time.monotonic() + ros_nodes.PATIENCE_S
+        while (track := ros.track(*PAIRS[0])).target_id == last:
+            assert time.monotonic() < deadline
+        last = track.target_id
+        assert ros.init(BOXES[0]).success
+        last += 1
+        assert box_of(ros.track(*PAIRS[1])) == pytest.approx(expected, abs=1e-3)
+
+
+def test_events_tell_the_life_of_a_target(ros):
+    heard = []
+    subscription = ros.node.create_subscription(Event, "ainet/events", heard.append, 10)
+    try:
+        ros.spin_until(lambda: _connected(ros, subscription), "events")
+        ros.spin_for(0.3)  # the node may find the listener a little later, and nothing tells
+        first_header = ros.publish(*PAIRS[0])
+        ros.answer(first_header)
+        first = ros.init(BOXES[0]).target_id
+        second = ros.init(BOXES[0]).target_id
+        ros.set_parameter("ainet", found_above=1.0, lost_below=1.0)  # one after the other
+        lost = ros.publish(*PAIRS[1])
+        ros.answer(lost)
+        ros.set_parameter("ainet", **THRESHOLDS)
+        found = ros.track(*PAIRS[2])
+        assert ros.reset().success
+        ros.spin_until(lambda: len(heard) >= 6, "events")
+    finally:
+        ros.set_parameter("ainet", **THRESHOLDS)
+        ros.node.destroy_subscription(subscription)
+    assert [(event.event, event.target_id) for event in heard] == [
+        (Event.INIT, first), (Event.RESET, first), (Event.INIT, second),
+        (Event.LOST, second), (Event.FOUND, second), (Event.RESET, second),
+    ]  # fmt: skip
+    assert heard[0].header == first_header
+    assert heard[3].header == lost
+    assert heard[4].header == heard[5].header == found.header
+    assert heard[4].score == pytest.approx(found.score)
+
+
 def test_target_drawn_on_a_past_frame_is_caught_up(ros, tiny):
     headers = play(ros, PAIRS[:6])
     ros.answer(headers[-1])
@@ -174,7 +251,7 @@ def test_targets_that_the_memory_does_not_hold_are_refused(tiny, monkeypatch, er
     engine = Engine.load(TrackerParameters(weights=tiny))
     rgb, thermal = PAIRS[0]
     pair = Pair(to_image(rgb, "rgb8", Header()), to_image(thermal, "mono8", Header()), 0, 0)
-    kept = engine.init(pair, 1, BOXES[0], normalized=False, add=False)
+    kept, _ = engine.init(pair, 1, BOXES[0], normalized=False, add=False)
 
     def fail(*_):
         raise error

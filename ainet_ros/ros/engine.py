@@ -57,6 +57,8 @@ class Answer(NamedTuple):
 
     tracks: dict[int, Track]
     """By the targets' ids, in order of their start; empty while there is no target."""
+    changed: dict[int, Track]
+    """Those of `tracks` whose state is another than before."""
     images: Images | None
     """RGB and thermal as the tracker saw them; None where nobody needed them."""
     decode_ms: float
@@ -107,11 +109,14 @@ class Engine:
         self._tracker.set_thresholds(settings.lost_below, settings.found_above)
         self._most_targets = settings.max_targets
 
-    def init(self, pair: Pair, number: int, box: Box, *, normalized: bool, add: bool) -> int:
-        """Start on a target, given in pixels of the RGB image or fractions of it; return its id.
+    def init(
+        self, pair: Pair, number: int, box: Box, *, normalized: bool, add: bool
+    ) -> tuple[int, list[int]]:
+        """Start on a target, given in pixels of the RGB image or fractions of it.
 
         number: of the pair in the order of arrival; the target is looked for in later ones. It
-        takes the place of all targets, or with `add` a place beside them. Raises ValueError where
+        takes the place of all targets, or with `add` a place beside them. Returns its id and the
+        ids of those whose place it took. Raises ValueError where
         images or box do not serve, or there is no room for another; all is then as before.
         """
         if not self._followed:
@@ -130,9 +135,10 @@ class Engine:
         target = self._tracker.start(rgb, thermal, box)
         if kept:
             self._try_batch(rgb, thermal, [*(f.target for f in kept.values()), target])
+        replaced = [target_id for target_id in self._followed if target_id not in kept]
         self._given_ids += 1
         self._followed = {**kept, self._given_ids: Followed(target, number)}
-        return self._given_ids
+        return self._given_ids, replaced
 
     def _try_batch(self, rgb: Image, thermal: Image, targets: list[Target]) -> None:
         """Raises ValueError where so many targets are more than the memory holds."""
@@ -146,14 +152,19 @@ class Engine:
                 f"{self._tracker.device} holds: reset one first ({error})"
             ) from None
 
-    def reset(self, target_id: int) -> None:
-        """Drop a target (0: every target). Raises ValueError where there is none of that id."""
-        if target_id == 0:
-            self._followed = {}
-        elif self._followed.pop(target_id, None) is None:
+    def reset(self, target_id: int) -> list[int]:
+        """Drop a target (0: every target); return the ids of those dropped.
+
+        Raises ValueError where there is none of that id.
+        """
+        dropped = list(self._followed) if target_id == 0 else [target_id]
+        if not self._followed.keys() >= set(dropped):
             ids = ", ".join(map(str, self._followed))
             tracked = f"tracked are {ids}" if ids else "there is no target"
             raise ValueError(f"no target has the id {target_id}: {tracked}")
+        for dropped_id in dropped:
+            del self._followed[dropped_id]
+        return dropped
 
     def process(self, pair: Pair, number: int, *, images_wanted: bool) -> Answer | None:
         """Track through a pair, of that number in the order of arrival.
@@ -166,16 +177,19 @@ class Engine:
         if self._followed and not waiting:
             return None
         if not waiting and not images_wanted:
-            return Answer({}, None, 0.0)
+            return Answer({}, {}, None, 0.0)
         start = time.perf_counter()
         images = self._images(pair)
         decode_ms = (time.perf_counter() - start) * 1e3
-        tracks: list[Track] = []
+        states = {k: f.target.state for k, f in waiting.items()}
+        tracks: dict[int, Track] = {}
         if waiting:
-            tracks = self._tracker.advance(*images, [f.target for f in waiting.values()])
+            targets = [followed.target for followed in waiting.values()]
+            tracks = dict(zip(waiting, self._tracker.advance(*images, targets), strict=True))
             for followed in waiting.values():
                 followed.number = number
-        return Answer(dict(zip(waiting, tracks, strict=True)), images, decode_ms)
+        changed = {k: track for k, track in tracks.items() if track.state is not states[k]}
+        return Answer(tracks, changed, images, decode_ms)
 
     def _images(self, pair: Pair) -> Images:
         rgb = to_rgb(decode(pair.rgb))

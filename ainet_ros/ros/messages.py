@@ -23,11 +23,16 @@ _STATES = {State.TRACKING: TrackMessage.TRACKING, State.LOST: TrackMessage.LOST}
 
 
 def track_messages(
-    header: Header, thermal_stamp: Time, tracks: Mapping[int, Track], latency: StageLatency
+    header: Header,
+    thermal_stamp: Time,
+    size: tuple[int, int],
+    tracks: Mapping[int, Track],
+    latency: StageLatency,
 ) -> list[TrackMessage]:
     """The `~/track` of a pair: one message for each target by its id, or one that says there is
-    none.
+    none. size: width and height of the RGB image.
     """
+    width, height = size
 
     def message(**fields: Any) -> TrackMessage:
         return TrackMessage(header=header, thermal_stamp=thermal_stamp, latency=latency, **fields)
@@ -39,10 +44,23 @@ def track_messages(
             target_id=target_id,
             state=_STATES[track.state],
             score=track.score,
-            box=Box(**dict(zip(("x", "y", "width", "height"), track.box, strict=True))),
+            box=_box(track.box),
+            normalized_box=_box(
+                (
+                    track.box[0] / width,
+                    track.box[1] / height,
+                    track.box[2] / width,
+                    track.box[3] / height,
+                )
+            ),
         )
         for target_id, track in tracks.items()
     ]
+
+
+def _box(values: tuple[float, float, float, float]) -> Box:
+    x, y, width, height = values
+    return Box(x=x, y=y, width=width, height=height)
 
 
 def detections_message(header: Header, tracks: Mapping[int, Track]) -> Any:

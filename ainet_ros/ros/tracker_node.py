@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Point
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -27,13 +28,13 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Float64
+from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
+from std_msgs.msg import Float64, Header
 
-from ainet_ros.msg import StageLatency
+from ainet_ros.msg import Event, StageLatency
 from ainet_ros.msg import Track as TrackMessage
 from ainet_ros.srv import InitTarget, ResetTarget
-from ainet_ros.tracker import Track
+from ainet_ros.tracker import Box, State, Track
 from ainet_ros.vision import overlay
 
 from . import messages
@@ -57,6 +58,8 @@ OVERLAY_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE
 )
 MEGABYTE = 1_000_000
+CLICKS_S = 10.0
+"""Most time between the clicks on two corners."""
 PAIR_WAIT_S = 0.5
 """So long an init request waits for the pair that it speaks of."""
 SERVICE_TIMEOUT_S = 30.0
@@ -84,6 +87,7 @@ class TrackerNode(Node):
         self._follow_due = 0.0
         self._overlay_due = 0.0
         self._health: Health | None = None
+        self._clicked: tuple[float, float, float] | None = None  # time, x, y of a first click
 
     def configure(self) -> None:
         """Load the network and offer topics and services.
@@ -110,12 +114,23 @@ class TrackerNode(Node):
             name: self.create_publisher(Float64, f"~/debug/{name}", RESULT_QOS)
             for name in ("processing_time_ms", "pipeline_latency_ms")
         }
+        self._events_publisher = self.create_publisher(Event, "~/events", RESULT_QOS)
         # A service waits for the tracker to finish its frame. In a group of its own it blocks one
         # thread of the executor and neither cameras nor parameters. (An `async def` service that
         # awaits would keep the executors of Humble and Jazzy spinning at full load meanwhile.)
         services = MutuallyExclusiveCallbackGroup()
         self.create_service(InitTarget, "~/init", self._on_init, callback_group=services)
         self.create_service(ResetTarget, "~/reset", self._on_reset, callback_group=services)
+        requests: list[tuple[type, str, Callable[[Any], None]]] = [
+            (RegionOfInterest, "~/init_box", self._on_init_box),
+            # Where rqt_image_view tells of clicks on the overlay.
+            (Point, "~/overlay_mouse_left", self._on_click),
+        ]
+        if messages.vision_msgs is not None:
+            detection = messages.vision_msgs.Detection2D
+            requests.append((detection, "~/init_detection", self._on_init_detection))
+        for kind, topic, callback in requests:
+            self.create_subscription(kind, topic, callback, RESULT_QOS, callback_group=services)
         codec = "cv_bridge" if cv_bridge() is not None else "its own codec"
         self.get_logger().info(
             f"loaded {parameters.weights} in {time.monotonic() - started:.1f} s; images are "
@@ -185,33 +200,69 @@ class TrackerNode(Node):
         self, request: InitTarget.Request, response: InitTarget.Response
     ) -> InitTarget.Response:
         box = (request.box.x, request.box.y, request.box.width, request.box.height)
+        target_id, response.message = self._start(
+            box, stamp_ns(request.stamp), normalized=request.normalized, add=request.add
+        )
+        response.success = not response.message
+        response.target_id = target_id or 0
+        return response
+
+    def _on_init_box(self, region: RegionOfInterest) -> None:
+        x, y, width, height = region.x_offset, region.y_offset, region.width, region.height
+        self._start((float(x), float(y), float(width), float(height)))
+
+    def _on_init_detection(self, detection: Any) -> None:
+        centre, width, height = detection.bbox.center, detection.bbox.size_x, detection.bbox.size_y
+        box = (centre.position.x - width / 2, centre.position.y - height / 2, width, height)
+        self._start(box, stamp_ns(detection.header.stamp))
+
+    def _on_click(self, point: Point) -> None:
+        """The second click within CLICKS_S makes a box with the first."""
+        now = time.monotonic()
+        first, self._clicked = self._clicked, (now, point.x, point.y)
+        if first is None or now - first[0] > CLICKS_S:
+            self.get_logger().info(
+                f"a target's corner at ({point.x:.0f}, {point.y:.0f}): click on the opposite one"
+            )
+            return
+        self._clicked = None
+        _, x, y = first
+        box = (min(x, point.x), min(y, point.y), abs(x - point.x), abs(y - point.y))
+        self._start(box)
+
+    def _start(
+        self, box: Box, stamp: int = 0, *, normalized: bool = False, add: bool = False
+    ) -> tuple[int | None, str]:
+        """Start on a target; stamp: nanoseconds, 0 for the newest pair. As `_attempt`."""
 
         def start(engine: Engine, worker: Worker) -> int:
-            entry = worker.find(stamp_ns(request.stamp) or None, PAIR_WAIT_S)
+            entry = worker.find(stamp or None, PAIR_WAIT_S)
 
             def in_worker() -> int:
-                target_id = engine.init(
-                    entry.pair,
-                    entry.number,
-                    box,
-                    normalized=request.normalized,
-                    add=request.add,
+                target_id, replaced = engine.init(
+                    entry.pair, entry.number, box, normalized=normalized, add=add
                 )
                 worker.resume_from(entry)
+                header = entry.pair.rgb.header
+                self._publish_events(Event.RESET, header, dict.fromkeys(replaced, 0.0))
+                self._publish_events(Event.INIT, header, {target_id: 0.0})
                 return target_id
 
             return _wait(worker, in_worker)
 
-        target_id, response.message = self._attempt("init", start)
-        response.success = not response.message
-        response.target_id = target_id or 0
-        return response
+        return self._attempt("init", start)
 
     def _on_reset(
         self, request: ResetTarget.Request, response: ResetTarget.Response
     ) -> ResetTarget.Response:
         def reset(engine: Engine, worker: Worker) -> None:
-            _wait(worker, lambda: engine.reset(request.target_id))
+            def in_worker() -> None:
+                dropped = engine.reset(request.target_id)
+                newest = worker.recent.newest
+                header = Header() if newest is None else newest.pair.rgb.header
+                self._publish_events(Event.RESET, header, dict.fromkeys(dropped, 0.0))
+
+            _wait(worker, in_worker)
 
         _, response.message = self._attempt("reset", reset)
         response.success = not response.message
@@ -300,19 +351,31 @@ class TrackerNode(Node):
         latency.total_ms = self._age_ms(pair) if age_ms else 0.0
         assert self._health is not None
         self._health.answered(answer.tracks, latency.total_ms)
+        header = pair.rgb.header
+        size = (0, 0) if answer.images is None else answer.images[0].shape[1::-1]
         for track_message in messages.track_messages(
-            pair.rgb.header, pair.thermal.header.stamp, answer.tracks, latency
+            header, pair.thermal.header.stamp, size, answer.tracks, latency
         ):
             self._track_publisher.publish(track_message)
+        for state, event in ((State.LOST, Event.LOST), (State.TRACKING, Event.FOUND)):
+            scores = {k: t.score for k, t in answer.changed.items() if t.state is state}
+            self._publish_events(event, header, scores)
         detections = self._detections_publisher
         if detections is not None and detections.get_subscription_count():
-            detections.publish(messages.detections_message(pair.rgb.header, answer.tracks))
+            detections.publish(messages.detections_message(header, answer.tracks))
         busy_ms = (
             latency.decode_ms + latency.preprocess_ms + latency.network_ms + latency.postprocess_ms
         )
         self._publish_times(processing_time_ms=busy_ms, pipeline_latency_ms=latency.total_ms)
         if draws and answer.images is not None:
             self._publish_overlay(pair, answer.tracks, *answer.images)
+
+    def _publish_events(self, event: int, header: Header, scores: Mapping[int, float]) -> None:
+        """scores: by the ids of the targets that it happened to."""
+        for target_id, score in scores.items():
+            self._events_publisher.publish(
+                Event(header=header, target_id=target_id, event=event, score=score)
+            )
 
     def _publish_times(self, **times: float) -> None:
         for name, milliseconds in times.items():
