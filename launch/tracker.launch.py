@@ -88,6 +88,8 @@ def tracker(context: LaunchContext) -> list[Node]:
         topic = LaunchConfiguration(name).perform(context)
         for suffix in ("", "/compressed"):
             remappings.append((f"{name}/image_raw{suffix}", f"{topic}{suffix}"))
+    folder, slash, _ = LaunchConfiguration("rgb").perform(context).rpartition("/")
+    remappings.append(("rgb/camera_info", f"{folder}{slash}camera_info"))
     return [
         Node(
             package="ainet_ros",

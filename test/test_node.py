@@ -14,13 +14,14 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (make setup, or a distribution)
 import ros_nodes
 from ament_index_python.packages import get_package_prefix
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point
+from geometry_msgs.msg import Point, Vector3Stamped
 from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from ainet_ros.msg import Event, Track
 from ainet_ros.ros import messages
+from ainet_ros.ros.bearing import ray
 from ainet_ros.ros.engine import Engine
 from ainet_ros.ros.images import decode, to_compressed, to_image
 from ainet_ros.ros.pairing import Pair
@@ -162,6 +163,30 @@ def test_target_is_started_by_a_region_by_clicks_and_by_a_detection(ros):
         assert ros.init(BOXES[0]).success
         last += 1
         assert box_of(ros.track(*PAIRS[1])) == pytest.approx(expected, abs=1e-3)
+
+
+def test_bearing_of_the_target_where_the_camera_is_calibrated(ros):
+    heard = []
+    subscription = ros.node.create_subscription(Vector3Stamped, "ainet/bearing", heard.append, 10)
+    publisher = ros.node.create_publisher(CameraInfo, "rgb/camera_info", qos_profile_sensor_data)
+    height, width = PAIRS[0][1].shape
+    info = CameraInfo(width=width, height=height, distortion_model="plumb_bob")
+    info.k = [100.0, 0.0, width / 2, 0.0, 100.0, height / 2, 0.0, 0.0, 1.0]
+    ros.spin_until(lambda: ros.hears(publisher) and _connected(ros, subscription), "discovery")
+    ros.track(*PAIRS[0])
+    assert ros.init(BOXES[0]).success
+    deadline = time.monotonic() + ros_nodes.PATIENCE_S
+    while not heard:
+        publisher.publish(info)
+        track = ros.track(*PAIRS[1])
+        ros.spin_for(0.1)
+        assert time.monotonic() < deadline
+    ros.node.destroy_subscription(subscription)
+    message, box = heard[-1], track.box
+    expected = ray(info, (width, height), box.x + box.width / 2, box.y + box.height / 2)
+    assert message.header == track.header
+    vector = message.vector
+    assert (vector.x, vector.y, vector.z) == pytest.approx(expected, abs=1e-6)
 
 
 def test_events_tell_the_life_of_a_target(ros):

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import Point
+from geometry_msgs.msg import Point, Vector3, Vector3Stamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -28,7 +28,7 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Float64, Header
 
 from ainet_ros.msg import Event, StageLatency
@@ -38,6 +38,7 @@ from ainet_ros.tracker import Box, State, Track
 from ainet_ros.vision import overlay
 
 from . import messages
+from .bearing import ray
 from .camera import Camera
 from .engine import Engine, Settings
 from .filters import NearestTimePairs, stamp_ns
@@ -56,6 +57,9 @@ RESULT_QOS = QoSProfile(
 )
 OVERLAY_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE
+)
+INFO_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
 )
 MEGABYTE = 1_000_000
 CLICKS_S = 10.0
@@ -87,6 +91,7 @@ class TrackerNode(Node):
         self._follow_due = 0.0
         self._overlay_due = 0.0
         self._health: Health | None = None
+        self._camera_info: CameraInfo | None = None
         self._clicked: tuple[float, float, float] | None = None  # time, x, y of a first click
 
     def configure(self) -> None:
@@ -114,6 +119,7 @@ class TrackerNode(Node):
             name: self.create_publisher(Float64, f"~/debug/{name}", RESULT_QOS)
             for name in ("processing_time_ms", "pipeline_latency_ms")
         }
+        self._bearing_publisher = self.create_publisher(Vector3Stamped, "~/bearing", RESULT_QOS)
         self._events_publisher = self.create_publisher(Event, "~/events", RESULT_QOS)
         # A service waits for the tracker to finish its frame. In a group of its own it blocks one
         # thread of the executor and neither cameras nor parameters. (An `async def` service that
@@ -156,6 +162,9 @@ class TrackerNode(Node):
             Camera(self, "rgb/image_raw", parameters.rgb_transport, group),
             Camera(self, "thermal/image_raw", parameters.thermal_transport, group),
         ]
+        self._info_subscription = self.create_subscription(
+            CameraInfo, "rgb/camera_info", self._on_camera_info, INFO_QOS, callback_group=group
+        )
         rgb, thermal = self._cameras
         pairs = NearestTimePairs(rgb, thermal, self._pairing)
         pairs.registerCallback(self._on_pair)
@@ -172,6 +181,7 @@ class TrackerNode(Node):
         if self._worker is None:
             return
         self.destroy_timer(self._report_timer)
+        self.destroy_subscription(self._info_subscription)
         for camera in self._cameras:
             camera.destroy()
         self._cameras = []
@@ -195,6 +205,9 @@ class TrackerNode(Node):
     def _on_pair(self, pair: Pair) -> None:
         if self._worker is not None:
             self._worker.put(pair, len(pair.rgb.data) + len(pair.thermal.data))
+
+    def _on_camera_info(self, info: CameraInfo) -> None:
+        self._camera_info = info
 
     def _on_init(
         self, request: InitTarget.Request, response: InitTarget.Response
@@ -363,6 +376,7 @@ class TrackerNode(Node):
         detections = self._detections_publisher
         if detections is not None and detections.get_subscription_count():
             detections.publish(messages.detections_message(header, answer.tracks))
+        self._publish_bearing(header, size, answer.tracks)
         busy_ms = (
             latency.decode_ms + latency.preprocess_ms + latency.network_ms + latency.postprocess_ms
         )
@@ -376,6 +390,25 @@ class TrackerNode(Node):
             self._events_publisher.publish(
                 Event(header=header, target_id=target_id, event=event, score=score)
             )
+
+    def _publish_bearing(
+        self, header: Header, size: tuple[int, int], tracks: Mapping[int, Track]
+    ) -> None:
+        """Where the oldest target is that is TRACKING, if the camera is calibrated."""
+        track = next((t for t in tracks.values() if t.state is State.TRACKING), None)
+        info, publisher = self._camera_info, self._bearing_publisher
+        if track is None or info is None or not publisher.get_subscription_count():
+            return
+        x, y, width, height = track.box
+        direction = ray(info, size, x + width / 2, y + height / 2)
+        if direction is None:
+            self.get_logger().warning(
+                "no ~/bearing: the camera's camera_info holds no calibration",
+                throttle_duration_sec=REPEAT_S,
+            )
+            return
+        x, y, z = direction
+        publisher.publish(Vector3Stamped(header=header, vector=Vector3(x=x, y=y, z=z)))
 
     def _publish_times(self, **times: float) -> None:
         for name, milliseconds in times.items():

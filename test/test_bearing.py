@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The direction of a target."""
+
+import math
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from ainet_ros.ros.bearing import ray
+
+K = [400.0, 0.0, 319.5, 0.0, 410.0, 239.5, 0.0, 0.0, 1.0]
+
+
+def camera(k=K, d=(), model="plumb_bob"):
+    return SimpleNamespace(k=k, d=list(d), width=640, height=480, distortion_model=model)
+
+
+def test_the_middle_is_ahead_and_right_and_down_are_positive():
+    assert ray(camera(), (640, 480), 320, 240) == pytest.approx((0, 0, 1))
+    x, y, z = ray(camera(), (640, 480), 720, 240)
+    assert math.degrees(math.atan2(x, z)) == pytest.approx(45)
+    assert y == pytest.approx(0)
+    assert ray(camera(), (640, 480), 320, 300)[1] > 0
+
+
+def test_a_smaller_copy_of_the_image_has_the_same_directions():
+    assert ray(camera(), (320, 240), 100, 50) == pytest.approx(ray(camera(), (640, 480), 200, 100))
+
+
+@pytest.mark.parametrize(
+    ("model", "d"),
+    [
+        ("plumb_bob", (-0.2, 0.05, 0.001, 0.002, 0.0)),
+        ("rational_polynomial", (0.1, 0.01, 0, 0, 0.001, 0.2, 0.02, 0.001)),
+        ("equidistant", (-0.02, 0.005, 0.0, 0.0)),
+        ("", ()),
+    ],
+)
+def test_a_point_is_seen_where_it_is(model, d):
+    point = np.array([0.3, -0.2, 1.0])
+    matrix, distortion = np.reshape(K, (3, 3)), np.array(d, float) if d else np.zeros(4)
+    zero = np.zeros(3)
+    project = cv2.fisheye.projectPoints if model == "equidistant" else cv2.projectPoints
+    (pixel,) = project(point[None, None], zero, zero, matrix, distortion)[0][0]
+    found = ray(camera(d=d, model=model), (640, 480), *(pixel + 0.5))
+    assert found == pytest.approx(point / np.linalg.norm(point), abs=1e-4)
+
+
+def test_an_uncalibrated_camera_has_no_directions():
+    assert ray(camera(k=[0.0] * 9), (640, 480), 1, 1) is None
