@@ -66,7 +66,16 @@ def test_arguments_are_shown():
     done = subprocess.run(
         launch("tracker.launch.py", "--show-args"), capture_output=True, text=True, check=True
     )
-    for name in ("params_file", "weights", "device", "rgb", "thermal", "use_sim_time", "rviz"):
+    for name in (
+        "params_file",
+        "weights",
+        "device",
+        "precision",
+        "rgb",
+        "thermal",
+        "use_sim_time",
+        "rviz",
+    ):
         assert f"'{name}'" in done.stdout
 
 
@@ -98,6 +107,7 @@ def test_tracker_is_launched_with_remaps_namespace_and_parameters(ros, tiny, tmp
             "thermal:=/thermal/image_raw",
             "namespace:=robot",
             "device:=cpu",
+            "precision:=float32",
         )
     )
     process.wait_for_log("ready:")
@@ -105,6 +115,9 @@ def test_tracker_is_launched_with_remaps_namespace_and_parameters(ros, tiny, tmp
     header = ros.publish(*ros_nodes.moving_scene(1)[0][0])
     ros.spin_until(lambda: heard, "answer")
     assert heard[0].header == header
+    # The calibration lies beside the images.
+    assert ros.node.count_subscribers("/rgb/camera_info") == 1
+    assert ros.get_parameter("/robot/ainet", "precision") == "float32"
     assert ros.get_parameter("/robot/ainet", "slop") == 0.123
     assert ros.get_parameter("/robot/ainet", "weights") == tiny
     process.send(signal.SIGINT)

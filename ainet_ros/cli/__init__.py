@@ -7,9 +7,33 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import ablation, bench, convert, evaluate, export, info, presence, scenes, track, train
+from . import (
+    ablation,
+    bench,
+    convert,
+    doctor,
+    evaluate,
+    export,
+    info,
+    presence,
+    scenes,
+    track,
+    train,
+)
 
-COMMANDS = (track, evaluate, presence, train, ablation, convert, export, info, bench, scenes)
+COMMANDS = (
+    track,
+    evaluate,
+    presence,
+    train,
+    ablation,
+    convert,
+    export,
+    info,
+    bench,
+    scenes,
+    doctor,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

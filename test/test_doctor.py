@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ainet doctor`."""
+
+import importlib.util
+import sys
+
+import pytest
+
+from ainet_ros.cli import doctor, main
+from ainet_ros.tracker import weights
+
+
+def lines(capsys):
+    """By what was looked for: the mark and the rest."""
+    found = {}
+    for line in capsys.readouterr().out.splitlines():
+        found[line[8:30].strip()] = (line[:8].strip(), line[30:])
+    return found
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(doctor, "LISTEN_S", 0.5)
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+def test_doctor_finds_this_installation_fit(quick, capsys):
+    assert main(["doctor"]) == 0
+    found = lines(capsys)
+    assert found["Python"] == ("ok", sys.version.split()[0])
+    assert found["scan for the CPU"] == ("ok", "compiled")
+    mark, text = found["weights"]
+    assert mark == "ok"
+    assert f"{weights.DEFAULT}.safetensors" in text
+    if importlib.util.find_spec("rclpy"):
+        assert found["ainet_ros.msg"][0] == "ok"
+        assert "start the drivers" in found["cameras"][1]
+
+
+def test_doctor_names_what_is_missing_and_the_remedy(quick, monkeypatch, capsys):
+    monkeypatch.setattr(weights, "DEFAULT", "no_such")
+    for module in ("rclpy", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert main(["doctor"]) == 1
+    found = lines(capsys)
+    assert found["weights"][0] == "MISSING"
+    assert "no weights called 'no_such'" in found["weights"][1]
+    assert found["onnxruntime"] == ("-", "to track with .onnx files: pip install onnxruntime")
+    assert found["rclpy"][0] == "-"
+    assert "cameras" not in found
+
+
+def test_doctor_finds_cameras(quick, monkeypatch, capsys, tmp_path):
+    ros_nodes = pytest.importorskip("ros_nodes", reason="needs ROS 2")
+    monkeypatch.setattr(doctor, "LISTEN_S", 3.0)
+    with ros_nodes.client(tmp_path) as client:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(client.domain))
+        assert main(["doctor"]) == 0
+    assert lines(capsys)["cameras"] == ("ok", "images on /rgb/image_raw, /thermal/image_raw")
