@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ainet_ros.tracker import Box, Target, Track, Tracker
 from ainet_ros.vision.encoding import to_rgb
@@ -96,6 +97,12 @@ class Engine:
             most_targets=parameters.max_targets,
         )
         return cls(tracker, settings)
+
+    def close(self) -> None:
+        """Give back the memory of the network, a GPU's too. Nothing can be asked any more."""
+        self._followed = {}
+        del self._tracker
+        torch.cuda.empty_cache()  # nothing where there is none
 
     @property
     def device(self) -> str:

@@ -51,6 +51,11 @@ class TrackerParameters(Table):
         "of a frame's time.",
         read_only=True,
     )
+    autostart: bool = parameter(
+        True,
+        "Configure and activate the node as it starts; else a lifecycle manager does.",
+        read_only=True,
+    )
     rgb_transport: str = parameter(
         "raw",
         "raw subscribes rgb/image_raw, compressed subscribes rgb/image_raw/compressed.",

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import rclpy
@@ -24,8 +27,8 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import MultiThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
@@ -48,7 +51,7 @@ from .pairing import NearestTime, Pair
 from .parameters import TrackerParameters
 from .process import ignore_interrupts, ros
 from .table import declare, updated
-from .worker import Entry, RecentPairs, Worker
+from .worker import Entry, RecentPairs, Worker, run_call
 
 Result = TypeVar("Result")
 
@@ -76,8 +79,14 @@ REPEAT_S = 30.0
 """Least time between two warnings of the same kind."""
 
 
-class TrackerNode(Node):
-    """`configure` and `activate` before spinning, `deactivate` and `cleanup` after it."""
+class TrackerNode(LifecycleNode):
+    """A managed node; with the parameter autostart `main` configures and activates it.
+
+    Topics and services are there from the start; who asks too early is told so. A transition may
+    be asked for in any thread. It loads the network there and has the thread that spins do the
+    rest in `tend`, between two spins: rclpy's executors do not bear that another thread destroys
+    what they wait for.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         """Raises ValueError for a wrong parameter."""
@@ -88,20 +97,93 @@ class TrackerNode(Node):
         self._worker: Worker | None = None
         self._pairing: NearestTime | None = None
         self._cameras: list[Camera] = []
+        self._spinning = threading.get_ident()
+        self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._follow_due = 0.0
         self._overlay_due = 0.0
         self._health: Health | None = None
         self._camera_info: CameraInfo | None = None
         self._clicked: tuple[float, float, float] | None = None  # time, x, y of a first click
+        self._offer()
 
-    def configure(self) -> None:
-        """Load the network and offer topics and services.
+    def start(self) -> bool:
+        """Configure and activate where the parameter autostart says so; whether all went well."""
+        if not self._values.autostart:
+            self.get_logger().info("waiting to be configured and activated")
+            return True
+        done = TransitionCallbackReturn.SUCCESS
+        return self.trigger_configure() == done and self.trigger_activate() == done
 
-        Raises ValueError or OSError naming what is wrong.
+    # Transitions
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("configure", self._load)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        def activate() -> None:
+            if self._engine is None:
+                self._load()
+            self._in_spinning_thread(self._start_tracking)
+
+        return self._transition("activate", activate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("deactivate", partial(self._in_spinning_thread, self.stop))
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("clean up", partial(self._in_spinning_thread, self.stop))
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("shut down", partial(self._in_spinning_thread, self.stop))
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After an error nobody foresaw the node is unconfigured again."""
+        return self._transition("recover", partial(self._in_spinning_thread, self.stop))
+
+    def _transition(self, name: str, action: Callable[[], object]) -> TransitionCallbackReturn:
+        """rclpy would swallow an exception, and its reason."""
+        try:
+            action()
+        except (ValueError, OSError) as error:
+            self.get_logger().error(f"cannot {name}: {error}")
+            return TransitionCallbackReturn.FAILURE
+        except Exception:
+            self.get_logger().error(f"cannot {name}: {traceback.format_exc()}")
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
+
+    def _in_spinning_thread(self, function: Callable[[], object]) -> None:
+        if threading.get_ident() == self._spinning:
+            function()
+            return
+        future: Future[Any] = Future()
+        self._tasks.append((future, function))
+        future.result(SERVICE_TIMEOUT_S)
+
+    def tend(self) -> None:
+        """For the thread that made the node and spins, between two spins: do what transitions
+        ask for, and listen as the cameras publish.
         """
-        parameters = self._values
+        while self._tasks:
+            run_call(*self._tasks.popleft())
+        now = time.monotonic()
+        if now >= self._follow_due:
+            self._follow_due = now + FOLLOW_PERIOD_S
+            for camera in self._cameras:
+                camera.follow()
+
+    def _load(self) -> None:
+        """Raises ValueError or OSError naming what is wrong."""
         started = time.monotonic()
-        self._engine = Engine.load(parameters)
+        self._engine = Engine.load(self._values)
+        codec = "cv_bridge" if cv_bridge() is not None else "its own codec"
+        self.get_logger().info(
+            f"loaded {self._values.weights} in {time.monotonic() - started:.1f} s; images are "
+            f"decoded by {codec}"
+        )
+
+    def _offer(self) -> None:
+        """Create topics and services."""
         self._track_publisher = self.create_publisher(TrackMessage, "~/track", RESULT_QOS)
         self._overlay_publisher = self.create_publisher(Image, "~/overlay", OVERLAY_QOS)
         self._compressed_publisher = self.create_publisher(
@@ -137,14 +219,9 @@ class TrackerNode(Node):
             requests.append((detection, "~/init_detection", self._on_init_detection))
         for kind, topic, callback in requests:
             self.create_subscription(kind, topic, callback, RESULT_QOS, callback_group=services)
-        codec = "cv_bridge" if cv_bridge() is not None else "its own codec"
-        self.get_logger().info(
-            f"loaded {parameters.weights} in {time.monotonic() - started:.1f} s; images are "
-            f"decoded by {codec}"
-        )
 
-    def activate(self) -> None:
-        """Subscribe the cameras and start to track. Needs `configure`."""
+    def _start_tracking(self) -> None:
+        """Subscribe the cameras."""
         parameters = self._values
         self._worker = Worker(
             self._handle,
@@ -176,29 +253,22 @@ class TrackerNode(Node):
         topics = " and ".join(camera.topic for camera in self._cameras)
         self.get_logger().info(f"ready: waiting for {topics}")
 
-    def deactivate(self) -> None:
-        """Stop tracking. Waits at most `STOP_TIMEOUT_S` for the frame that is being tracked."""
-        if self._worker is None:
-            return
-        self.destroy_timer(self._report_timer)
-        self.destroy_subscription(self._info_subscription)
-        for camera in self._cameras:
-            camera.destroy()
-        self._cameras = []
-        self._worker.stop(STOP_TIMEOUT_S)
-        self._worker = None
+    def stop(self) -> None:
+        """Stop tracking and let go of the network, and so of the GPU.
 
-    def cleanup(self) -> None:
-        """Let go of the network."""
-        self._engine = None
-
-    def follow_cameras(self) -> None:
-        """Listen as the cameras publish. For the thread that spins, between two spins."""
-        now = time.monotonic()
-        if now >= self._follow_due:
-            self._follow_due = now + FOLLOW_PERIOD_S
+        Waits at most `STOP_TIMEOUT_S` for the frame that is being tracked.
+        """
+        if self._worker is not None:
+            self.destroy_timer(self._report_timer)
+            self.destroy_subscription(self._info_subscription)
             for camera in self._cameras:
-                camera.follow()
+                camera.destroy()
+            self._cameras = []
+            ended = self._worker.stop(STOP_TIMEOUT_S)
+            self._worker = None
+            if ended and self._engine is not None:
+                self._engine.close()
+        self._engine = None
 
     # Run by executor threads
 
@@ -475,21 +545,19 @@ def main(args: list[str] | None = None) -> NoReturn:
         node: TrackerNode | None = None
         try:
             node = TrackerNode()
-            node.configure()
-            node.activate()
             executor = MultiThreadedExecutor(num_threads=4)  # one for each callback group, and one
             executor.add_node(node)
-            while rclpy.ok():
+            status = 0 if node.start() else 1
+            while status == 0 and rclpy.ok():
                 executor.spin_once(timeout_sec=FOLLOW_PERIOD_S)
-                node.follow_cameras()
+                node.tend()
         except (ValueError, OSError) as error:
             get_logger("ainet").fatal(str(error))
             status = 1
         finally:
             ignore_interrupts()
             if node is not None:
-                node.deactivate()
-                node.cleanup()
+                node.stop()
     # All is closed. On a small or busy computer the interpreter would need seconds to take torch
     # down, and it may crash where the worker is still within a frame.
     sys.stdout.flush()

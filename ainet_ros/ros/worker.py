@@ -216,7 +216,7 @@ class Worker:
                 call = self._calls.popleft() if self._calls else None
                 entry = self._next() if call is None else None
             if call is not None:
-                _run_call(*call)
+                run_call(*call)
             elif entry is not None:
                 self._handle_entry(entry)
 
@@ -247,7 +247,8 @@ class Worker:
                 self._deadline = None  # caught up
 
 
-def _run_call(future: Future[Any], function: Callable[[], Any]) -> None:
+def run_call(future: Future[Any], function: Callable[[], Any]) -> None:
+    """Run the function, unless the future was cancelled, and put its result there."""
     if not future.set_running_or_notify_cancel():
         return
     try:
