@@ -78,6 +78,8 @@ class Engine:
 
     def __init__(self, tracker: Tracker, settings: Settings) -> None:
         self._tracker = tracker
+        self.device = str(tracker.device)
+        """Where the network runs."""
         self._followed: dict[int, Followed] = {}
         self._given_ids = 0
         self.apply(settings)
@@ -103,11 +105,6 @@ class Engine:
         self._followed = {}
         del self._tracker
         torch.cuda.empty_cache()  # nothing where there is none
-
-    @property
-    def device(self) -> str:
-        """Where the network runs."""
-        return str(self._tracker.device)
 
     def apply(self, settings: Settings) -> None:
         """Take new settings from the next pair on."""

@@ -88,9 +88,11 @@ class OnnxNetwork(nn.Module):
             import onnxruntime
         except ImportError:
             raise ValueError(f"to run {path}: pip install onnxruntime") from None
-        provider = _PROVIDERS[device.type]
+        provider = _PROVIDERS.get(device.type)
         if provider not in onnxruntime.get_available_providers():
-            raise ValueError(f"ONNX Runtime has no {provider} here: install onnxruntime-gpu")
+            raise ValueError(
+                f"ONNX Runtime does not run on {device} here: use cpu, or install onnxruntime-gpu"
+            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         try:
