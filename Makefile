@@ -25,7 +25,7 @@ help:
 	@echo "make test   run the tests"
 	@echo "make check  run ruff and mypy"
 	@echo "make format mend what ruff can mend"
-	@echo "make bench  measure speed and memory on this machine, half an hour; JSON in bench_output/"
+	@echo "make bench  measure speed and memory on this machine; JSON in bench_output/"
 	@echo "make weights DATA=recordings OUT=runs  train shipped weights anew (PRESET=nano: those): docs/training.md"
 	@echo "make ablation DATA=recordings   write docs/ablation.md"
 	@echo "make clean  remove .venv, build/, install/ and log/"

@@ -38,7 +38,7 @@ ARGUMENTS = [
         "precision",
         default_value="",
         description="Arithmetic of the network: auto, float32, bfloat16 or int8, which takes a "
-        "minute to start; empty: as params_file says.",
+        "minute or two to start; empty: as params_file says.",
     ),
     DeclareLaunchArgument(
         "rgb",

@@ -88,7 +88,11 @@ def _scan() -> Iterator[Finding]:
     )
     if torch.cuda.is_available():
         there = "cuda" in available_backends("cuda")
-        yield Finding("mamba-ssm", there, "" if there else "slower: pip install mamba-ssm")
+        yield Finding(
+            "mamba-ssm",
+            there,
+            "" if there else "the scan runs in Triton or torch: pip install mamba-ssm",
+        )
 
 
 def _weights() -> Iterator[Finding]:
