@@ -343,6 +343,6 @@ def test_triton_kernel_equals_the_reference(triton_scan, shape, absent):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         moved = {k: None if t is None else t.to(device) for k, t in tensors.items()}
         expected = run(tensors, "reference", delta_softplus=softplus)
-        results = triton_scan(*scan.Scan(**moved, delta_softplus=softplus))
+        results = triton_scan(scan.Scan(**moved, delta_softplus=softplus))
         for actual, wanted in zip(results, expected, strict=True):
             assert_equal(actual.cpu(), wanted)

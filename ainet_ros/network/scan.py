@@ -255,7 +255,7 @@ def _cuda(scan: Scan) -> tuple[Tensor, Tensor]:
     return _mamba_ssm(*scan, return_last_state=True)
 
 
-def _load_triton() -> Callable[..., tuple[Tensor, Tensor]] | None:
+def _load_triton() -> Callable[[Scan], tuple[Tensor, Tensor]] | None:
     if not torch.cuda.is_available():
         return None
     try:
@@ -273,7 +273,7 @@ def _triton(scan: Scan) -> tuple[Tensor, Tensor]:
         raise ValueError("backend 'triton' needs a GPU and the package triton")
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in scan.tensors):
         raise ValueError("backend 'triton' has no gradient: use torch.no_grad(), or 'torch'")
-    return _triton_scan(*scan)
+    return _triton_scan(scan)
 
 
 # ---- The C++ kernel -----------------------------------------------------------------------------

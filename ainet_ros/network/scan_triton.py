@@ -8,10 +8,15 @@ associative, so that they go in parallel.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .scan import Scan
 
 CHANNELS, STEPS = 4, 64
 """Of a program's tile."""
@@ -78,18 +83,9 @@ def _kernel(
     tl.store(at, h, lives[:, None] & (n < STATES)[None, :])
 
 
-def scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> tuple[Tensor, Tensor]:
+def scan(arguments: Scan) -> tuple[Tensor, Tensor]:
     """`selective_scan_fn` of float32 tensors on one GPU: out and the last state."""
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus = arguments
     batch, channels, steps = u.shape
     states = A.shape[1]
     out = torch.empty_like(u)
