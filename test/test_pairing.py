@@ -303,6 +303,7 @@ class Recorder:
         self.entered = threading.Event()
         self.step_s = step_s
         self.worker = Worker(self.handle, self.errors.append, RecentPairs(10.0, 10**9), catch_up_s)
+        self.thread = threading.Thread(target=self.worker.run, daemon=True)
 
     def handle(self, entry: Entry):
         self.entered.set()
@@ -313,12 +314,14 @@ class Recorder:
             raise RuntimeError("bad pair")
 
     def __enter__(self):
-        self.worker.start()
+        self.thread.start()
         return self
 
     def __exit__(self, *_):
         self.gate.set()
-        assert self.worker.stop(10)
+        self.worker.stop()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
 
     def settle(self):
         """Wait until all that was handed over is done."""
@@ -368,9 +371,22 @@ def test_calls_that_wait_when_the_worker_stops_are_cancelled():
         recorder.worker.put(pair(1), 1)
         assert recorder.entered.wait(10)
         future = recorder.worker.call(lambda: 1)
-        assert not recorder.worker.stop(0.01)  # within a frame
+        recorder.worker.stop()  # within a frame
         assert future.cancelled()
     assert recorder.worker.call(lambda: 1).cancelled()
+
+
+def test_ctrl_c_ends_the_worker_and_who_waits_for_it():
+    worker = Worker(lambda entry: None, [].append, RecentPairs(10.0, 10**9), 1.0)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    future = worker.call(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        worker.run()
+    with pytest.raises(KeyboardInterrupt):
+        future.result(0)
 
 
 def test_catch_up_goes_through_the_pairs_kept():

@@ -2,21 +2,21 @@
 """The node `ainet`: tracks a target through two cameras' topics.
 
 Each kind of thread owns its state: one thread of the executor runs the camera callbacks (pairing),
-another the services, a third parameters and checks; the main thread spins and subscribes; the
-worker's thread tracks and publishes. They meet in `Worker`.
+another the services, a third parameters and checks; another spins and subscribes; the main thread
+loads the network, tracks and publishes. They meet in `Worker`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import wait as wait_for
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
@@ -80,12 +80,12 @@ REPEAT_S = 30.0
 
 
 class TrackerNode(LifecycleNode):
-    """A managed node; with the parameter autostart `main` configures and activates it.
+    """A managed node; with the parameter autostart `run` configures and activates it.
 
     Topics and services are there from the start; who asks too early is told so. A transition may
-    be asked for in any thread. It loads the network there and has the thread that spins do the
-    rest in `tend`, between two spins: rclpy's executors do not bear that another thread destroys
-    what they wait for.
+    be asked for in any thread. It has the worker load and unload the network, and the thread that
+    spins subscribe and unsubscribe, between two spins: rclpy's executors do not bear that another
+    thread destroys what they wait for.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -93,52 +93,65 @@ class TrackerNode(LifecycleNode):
         super().__init__("ainet", **kwargs)
         self._values = declare(self, TrackerParameters)
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        self._engine: Engine | None = None
-        self._worker: Worker | None = None
+        self._engine: Engine | None = None  # the worker's
+        self._worker = Worker(
+            self._handle,
+            self._on_failure,
+            RecentPairs(self._values.history_s, self._values.history_mb * MEGABYTE),
+            self._values.catch_up_s,
+        )
         self._pairing: NearestTime | None = None
         self._cameras: list[Camera] = []
-        self._spinning = threading.get_ident()
         self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
-        self._follow_due = 0.0
         self._overlay_due = 0.0
         self._health: Health | None = None
         self._camera_info: CameraInfo | None = None
         self._clicked: tuple[float, float, float] | None = None  # time, x, y of a first click
         self._offer()
 
-    def start(self) -> bool:
-        """Configure and activate where the parameter autostart says so; whether all went well."""
-        if not self._values.autostart:
-            self.get_logger().info("waiting to be configured and activated")
-            return True
-        done = TransitionCallbackReturn.SUCCESS
-        return self.trigger_configure() == done and self.trigger_activate() == done
+    def run(self) -> bool:
+        """Track in this thread, and spin in another, until the context is shut down.
+
+        Returns False at once where the node should start by itself and cannot.
+        """
+        spinning = ThreadPoolExecutor(1, "spinning").submit(self._spin)
+        try:
+            self._worker.run()
+        finally:
+            self._worker.stop()
+            wait_for([spinning], STOP_TIMEOUT_S)
+        return not spinning.done() or spinning.result()
+
+    def close(self) -> None:
+        """Stop tracking. For the thread of `run`, after it."""
+        self._stop_listening()
+        self._unload()
 
     # Transitions
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("configure", self._load)
+        return self._transition("configure", partial(self._in_worker, self._load))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         def activate() -> None:
             if self._engine is None:
-                self._load()
-            self._in_spinning_thread(self._start_tracking)
+                self._in_worker(self._load)
+            self._in_spinning_thread(self._listen)
 
         return self._transition("activate", activate)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("deactivate", partial(self._in_spinning_thread, self.stop))
+        return self._transition("deactivate", self._stop)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("clean up", partial(self._in_spinning_thread, self.stop))
+        return self._transition("clean up", self._stop)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("shut down", partial(self._in_spinning_thread, self.stop))
+        return self._transition("shut down", self._stop)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """After an error nobody foresaw the node is unconfigured again."""
-        return self._transition("recover", partial(self._in_spinning_thread, self.stop))
+        return self._transition("recover", self._stop)
 
     def _transition(self, name: str, action: Callable[[], object]) -> TransitionCallbackReturn:
         """rclpy would swallow an exception, and its reason."""
@@ -152,35 +165,46 @@ class TrackerNode(LifecycleNode):
             return TransitionCallbackReturn.ERROR
         return TransitionCallbackReturn.SUCCESS
 
+    def _stop(self) -> None:
+        self._in_spinning_thread(self._stop_listening)
+        self._in_worker(self._unload)
+
     def _in_spinning_thread(self, function: Callable[[], object]) -> None:
-        if threading.get_ident() == self._spinning:
-            function()
-            return
         future: Future[Any] = Future()
         self._tasks.append((future, function))
         future.result(SERVICE_TIMEOUT_S)
 
-    def tend(self) -> None:
-        """For the thread that made the node and spins, between two spins: do what transitions
-        ask for, and listen as the cameras publish.
-        """
-        while self._tasks:
-            run_call(*self._tasks.popleft())
-        now = time.monotonic()
-        if now >= self._follow_due:
-            self._follow_due = now + FOLLOW_PERIOD_S
-            for camera in self._cameras:
-                camera.follow()
+    def _spin(self) -> bool:
+        """Until the context is shut down; False where the node cannot start by itself."""
+        executor = MultiThreadedExecutor(num_threads=4)  # one for each callback group, and one
+        executor.add_node(self)
+        starting = ThreadPoolExecutor(1, "starting").submit(self._autostart)
 
-    def _load(self) -> None:
-        """Raises ValueError or OSError naming what is wrong."""
-        started = time.monotonic()
-        self._engine = Engine.load(self._values)
-        codec = "cv_bridge" if cv_bridge() is not None else "its own codec"
-        self.get_logger().info(
-            f"loaded {self._values.weights} in {time.monotonic() - started:.1f} s; images are "
-            f"decoded by {codec}"
-        )
+        def failed() -> bool:
+            return starting.done() and not starting.result()
+
+        follow_due = 0.0
+        try:
+            while rclpy.ok() and not failed():
+                executor.spin_once(timeout_sec=FOLLOW_PERIOD_S)
+                while self._tasks:
+                    run_call(*self._tasks.popleft())
+                now = time.monotonic()
+                if now >= follow_due:
+                    follow_due = now + FOLLOW_PERIOD_S
+                    for camera in self._cameras:
+                        camera.follow()
+            return not failed()
+        finally:
+            self._worker.stop()
+
+    def _autostart(self) -> bool:
+        """Configure and activate where the parameter autostart says so; whether all went well."""
+        if not self._values.autostart:
+            self.get_logger().info("waiting to be configured and activated")
+            return True
+        done = TransitionCallbackReturn.SUCCESS
+        return self.trigger_configure() == done and self.trigger_activate() == done
 
     def _offer(self) -> None:
         """Create topics and services."""
@@ -220,15 +244,10 @@ class TrackerNode(LifecycleNode):
         for kind, topic, callback in requests:
             self.create_subscription(kind, topic, callback, RESULT_QOS, callback_group=services)
 
-    def _start_tracking(self) -> None:
+    def _listen(self) -> None:
         """Subscribe the cameras."""
         parameters = self._values
-        self._worker = Worker(
-            self._handle,
-            self._on_failure,
-            RecentPairs(parameters.history_s, parameters.history_mb * MEGABYTE),
-            parameters.catch_up_s,
-        )
+        self._worker.forget()
         self._pairing = NearestTime(
             round(parameters.slop * 1e9),
             parameters.queue_size,
@@ -249,32 +268,21 @@ class TrackerNode(LifecycleNode):
         # By a clock that runs where use_sim_time is set and no /clock comes.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._report_timer = self.create_timer(PERIOD_S, self._report, clock=steady)
-        self._worker.start()
         topics = " and ".join(camera.topic for camera in self._cameras)
         self.get_logger().info(f"ready: waiting for {topics}")
 
-    def stop(self) -> None:
-        """Stop tracking and let go of the network, and so of the GPU.
-
-        Waits at most `STOP_TIMEOUT_S` for the frame that is being tracked.
-        """
-        if self._worker is not None:
+    def _stop_listening(self) -> None:
+        if self._cameras:
             self.destroy_timer(self._report_timer)
             self.destroy_subscription(self._info_subscription)
             for camera in self._cameras:
                 camera.destroy()
             self._cameras = []
-            ended = self._worker.stop(STOP_TIMEOUT_S)
-            self._worker = None
-            if ended and self._engine is not None:
-                self._engine.close()
-        self._engine = None
 
     # Run by executor threads
 
     def _on_pair(self, pair: Pair) -> None:
-        if self._worker is not None:
-            self._worker.put(pair, len(pair.rgb.data) + len(pair.thermal.data))
+        self._worker.put(pair, len(pair.rgb.data) + len(pair.thermal.data))
 
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._camera_info = info
@@ -318,47 +326,43 @@ class TrackerNode(LifecycleNode):
     ) -> tuple[int | None, str]:
         """Start on a target; stamp: nanoseconds, 0 for the newest pair. As `_attempt`."""
 
-        def start(engine: Engine, worker: Worker) -> int:
-            entry = worker.find(stamp or None, PAIR_WAIT_S)
+        def start() -> int:
+            self._active_engine()
+            entry = self._worker.find(stamp or None, PAIR_WAIT_S)
 
             def in_worker() -> int:
-                target_id, replaced = engine.init(
+                target_id, replaced = self._active_engine().init(
                     entry.pair, entry.number, box, normalized=normalized, add=add
                 )
-                worker.resume_from(entry)
+                self._worker.resume_from(entry)
                 header = entry.pair.rgb.header
                 self._publish_events(Event.RESET, header, dict.fromkeys(replaced, 0.0))
                 self._publish_events(Event.INIT, header, {target_id: 0.0})
                 return target_id
 
-            return _wait(worker, in_worker)
+            return self._in_worker(in_worker, SERVICE_TIMEOUT_S)
 
         return self._attempt("init", start)
 
     def _on_reset(
         self, request: ResetTarget.Request, response: ResetTarget.Response
     ) -> ResetTarget.Response:
-        def reset(engine: Engine, worker: Worker) -> None:
-            def in_worker() -> None:
-                dropped = engine.reset(request.target_id)
-                newest = worker.recent.newest
-                header = Header() if newest is None else newest.pair.rgb.header
-                self._publish_events(Event.RESET, header, dict.fromkeys(dropped, 0.0))
+        def in_worker() -> None:
+            dropped = self._active_engine().reset(request.target_id)
+            newest = self._worker.recent.newest
+            header = Header() if newest is None else newest.pair.rgb.header
+            self._publish_events(Event.RESET, header, dict.fromkeys(dropped, 0.0))
 
-            _wait(worker, in_worker)
-
-        _, response.message = self._attempt("reset", reset)
+        _, response.message = self._attempt(
+            "reset", partial(self._in_worker, in_worker, SERVICE_TIMEOUT_S)
+        )
         response.success = not response.message
         return response
 
-    def _attempt(
-        self, service: str, action: Callable[[Engine, Worker], Result]
-    ) -> tuple[Result | None, str]:
+    def _attempt(self, service: str, action: Callable[[], Result]) -> tuple[Result | None, str]:
         """The action's result and no message, or None and why not, which is logged too."""
         try:
-            if self._engine is None or self._worker is None:
-                raise ValueError("the node is not active")
-            result = action(self._engine, self._worker)
+            result = action()
         except (ValueError, LookupError) as error:
             message = str(error)
             self.get_logger().warning(f"{service} refused: {message}")
@@ -375,6 +379,21 @@ class TrackerNode(LifecycleNode):
             return result, ""
         return None, message
 
+    def _active_engine(self) -> Engine:
+        """Raises ValueError where the node is not active."""
+        if self._engine is None or not self._cameras:
+            raise ValueError("the node is not active")
+        return self._engine
+
+    def _in_worker(self, function: Callable[[], Result], timeout_s: float | None = None) -> Result:
+        """The function's result. Raises FutureTimeoutError where the worker has not begun."""
+        future = self._worker.call(function)
+        try:
+            return future.result(timeout_s)
+        except FutureTimeoutError:
+            future.cancel()
+            raise
+
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         try:
             parameters = updated(self._values, changes)
@@ -386,12 +405,15 @@ class TrackerNode(LifecycleNode):
             self._pairing.slop_ns = round(parameters.slop * 1e9)
             self._pairing.offset_ns = round(parameters.thermal_offset * 1e9)
             self._pairing.queue_size = parameters.queue_size
-        engine, worker = self._engine, self._worker
-        if engine is not None and worker is not None:
-            worker.call(lambda: engine.apply(settings))
-            worker.limit(
-                parameters.history_s, parameters.history_mb * MEGABYTE, parameters.catch_up_s
-            )
+        self._worker.limit(
+            parameters.history_s, parameters.history_mb * MEGABYTE, parameters.catch_up_s
+        )
+
+        def apply() -> None:
+            if self._engine is not None:
+                self._engine.apply(settings)
+
+        self._worker.call(apply)
         return SetParametersResult(successful=True)
 
     def _report(self) -> None:
@@ -409,11 +431,28 @@ class TrackerNode(LifecycleNode):
         if trouble := report.unpaired(self._values):
             self.get_logger().warning(trouble, throttle_duration_sec=REPEAT_S)
 
-    # Run by the worker's thread
+    # Run by the worker
+
+    def _load(self) -> None:
+        """Raises ValueError or OSError naming what is wrong."""
+        started = time.monotonic()
+        self._engine = Engine.load(self._values)
+        codec = "cv_bridge" if cv_bridge() is not None else "its own codec"
+        self.get_logger().info(
+            f"loaded {self._values.weights} in {time.monotonic() - started:.1f} s; images are "
+            f"decoded by {codec}"
+        )
+
+    def _unload(self) -> None:
+        """Let go of the network, and so of the GPU."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
     def _handle(self, entry: Entry) -> None:
         """Track through a pair and publish what came of it."""
-        assert self._engine is not None
+        if self._engine is None:
+            return  # it came while the node was deactivated
         pair = entry.pair
         queue_ms = (time.monotonic() - entry.arrived) * 1e3
         age_ms = self._age_ms(pair)
@@ -528,16 +567,6 @@ class TrackerNode(LifecycleNode):
         self.get_logger().error(text, throttle_duration_sec=FAILURE_PERIOD_S)
 
 
-def _wait(worker: Worker, function: Callable[[], Result]) -> Result:
-    """Run `function` in the worker's thread and wait for its result."""
-    future = worker.call(function)
-    try:
-        return future.result(SERVICE_TIMEOUT_S)
-    except FutureTimeoutError:
-        future.cancel()
-        raise
-
-
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the node until Ctrl-C or SIGTERM, and end the process with its exit status."""
     status = 0
@@ -545,21 +574,16 @@ def main(args: list[str] | None = None) -> NoReturn:
         node: TrackerNode | None = None
         try:
             node = TrackerNode()
-            executor = MultiThreadedExecutor(num_threads=4)  # one for each callback group, and one
-            executor.add_node(node)
-            status = 0 if node.start() else 1
-            while status == 0 and rclpy.ok():
-                executor.spin_once(timeout_sec=FOLLOW_PERIOD_S)
-                node.tend()
+            status = 0 if node.run() else 1
         except (ValueError, OSError) as error:
             get_logger("ainet").fatal(str(error))
             status = 1
         finally:
             ignore_interrupts()
             if node is not None:
-                node.stop()
+                node.close()
     # All is closed. On a small or busy computer the interpreter would need seconds to take torch
-    # down, and it may crash where the worker is still within a frame.
+    # down.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

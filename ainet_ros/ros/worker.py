@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that tracks, and the pairs it may still need.
+"""What the thread that tracks does, and the pairs it may still need.
 
 Executor callbacks only hand over: `Worker.put` a pair, `Worker.call` a function. What the thread
 works on belongs to it alone, so that nothing of the tracker needs a lock.
@@ -86,7 +86,7 @@ class RecentPairs:
 
 
 class Worker:
-    """One thread that runs the functions given to `call` in order, then `handle`s the newest pair.
+    """Runs the functions given to `call` in order, then `handle`s the newest pair, in one thread.
 
     Pairs that come while the thread is busy replace one another: the newest is always next. Only
     after `resume_from` an older pair does the thread go through the recent pairs up to the newest,
@@ -116,23 +116,36 @@ class Worker:
         self._deadline: float | None = None  # of a catch-up
         self._step_s = 0.0  # a smoothed time of `handle`
         self.skipped = 0  # pairs never handled
-        self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
+    def run(self) -> None:
+        """Work, until `stop`. The thread that calls this is the worker's.
 
-    def stop(self, timeout_s: float) -> bool:
-        """End the thread after what it is doing now; say whether it ended in time.
+        It should be the process's first: in another, OpenMP's threads leave their cores after
+        every part of the network, which then takes twice the time.
+        """
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._stopping or self._calls or self._next() is not None
+                )
+                if self._stopping:
+                    return
+                call = self._calls.popleft() if self._calls else None
+                entry = self._next() if call is None else None
+            if call is not None:
+                run_call(*call)
+            elif entry is not None:
+                self._handle_entry(entry)
 
-        Functions that have not run are cancelled."""
+    def stop(self) -> None:
+        """Have `run` return after what it is doing now. Functions that have not run are
+        cancelled."""
         with self._changed:
             self._stopping = True
             for future, _ in self._calls:
                 future.cancel()
             self._calls.clear()
             self._changed.notify_all()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
 
     def put(self, pair: Pair, size: int) -> None:
         """Hand over a pair of `size` bytes."""
@@ -200,25 +213,15 @@ class Worker:
             self.recent.max_bytes = history_bytes
             self.catch_up_s = catch_up_s
 
+    def forget(self) -> None:
+        """Drop the recent pairs."""
+        with self._changed:
+            self.recent.clear()
+
     def resume_from(self, entry: Entry) -> None:
         """Go on with the pairs after `entry`. Only for functions run by `call`."""
         self._last = entry.number
         self._deadline = time.monotonic() + self.catch_up_s
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: self._stopping or self._calls or self._next() is not None
-                )
-                if self._stopping:
-                    return
-                call = self._calls.popleft() if self._calls else None
-                entry = self._next() if call is None else None
-            if call is not None:
-                run_call(*call)
-            elif entry is not None:
-                self._handle_entry(entry)
 
     def _next(self) -> Entry | None:
         newest = self.recent.newest
@@ -253,5 +256,7 @@ def run_call(future: Future[Any], function: Callable[[], Any]) -> None:
         return
     try:
         future.set_result(function())
-    except Exception as error:  # the caller's to judge
+    except BaseException as error:  # the caller's to judge
         future.set_exception(error)
+        if not isinstance(error, Exception):
+            raise  # Ctrl-C ends this thread too
