@@ -11,7 +11,6 @@ from sensor_msgs.msg import CompressedImage, Image
 from .filters import SimpleFilter, Subscriber
 
 if TYPE_CHECKING:
-    from rclpy.callback_groups import CallbackGroup
     from rclpy.node import Node
 
 DEPTH = 5
@@ -27,17 +26,15 @@ class Camera(SimpleFilter):  # type: ignore[misc]
 
     Args:
         transport: raw or compressed, which adds /compressed to the topic.
-        group: the messages' callback group.
 
     `follow` is for the thread that spins, between two spins: rclpy's executors do not bear that
     another thread destroys a subscription.
     """
 
-    def __init__(self, node: Node, topic: str, transport: str, group: CallbackGroup) -> None:
+    def __init__(self, node: Node, topic: str, transport: str) -> None:
         super().__init__()
         compressed = transport == "compressed"
         self._node = node
-        self._group = group
         self._type = CompressedImage if compressed else Image
         self._relative = f"{topic}/compressed" if compressed else topic
         self._reliability = ReliabilityPolicy.BEST_EFFORT
@@ -81,7 +78,6 @@ class Camera(SimpleFilter):  # type: ignore[misc]
             self._type,
             self._relative,
             qos_profile=qos,
-            callback_group=self._group,
         )
         subscriber.registerCallback(self._on_image, self._reliability)
         return subscriber

@@ -13,15 +13,18 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from builtin_interfaces.msg import Time as TimeMessage
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -103,16 +106,13 @@ class CameraParameters(Table):
 
 
 class Shot(NamedTuple):
-    """An image to be published; shots sort by their time."""
+    """Messages to be published; shots sort by their time."""
 
     due: float
     """`time.monotonic`."""
-    stream: str
-    """rgb or thermal."""
-    number: int
-    """Of the frame in the source, from 0."""
-    stamp_ns: int
-    image: npt.NDArray[Any]
+    order: int
+    """Among those of the same time."""
+    messages: list[tuple[Publisher[Any], Any]]
 
 
 def thermal_as(image: npt.NDArray[Any], encoding: str) -> tuple[npt.NDArray[Any], str]:
@@ -173,14 +173,19 @@ class ReplayCamera(Node):
         waiting: list[Shot] = []  # a heap by time
         due = time.monotonic()
         for number, frame in self._frames():
-            offsets = {"rgb": 0.0, "thermal": self._values.thermal_offset}
             now_ns, now = self.get_clock().now().nanoseconds, time.monotonic()
-            for stream, image in (("rgb", frame.rgb), ("thermal", frame.thermal)):
-                shot_due = due + offsets[stream] + self._jitter()
+            for order, (offset, messages) in enumerate(
+                (
+                    (0.0, partial(self._rgb_messages, frame.rgb, number)),
+                    (self._values.thermal_offset, partial(self._thermal_messages, frame.thermal)),
+                )
+            ):
+                shot_due = due + offset + self._jitter()
                 # The stamp is when it is due, so that an offset of 0 gives equal stamps.
-                stamp_ns = now_ns + round((shot_due - now) * 1e9)
-                heapq.heappush(waiting, Shot(shot_due, stream, number, stamp_ns, image))
+                stamp = Time(nanoseconds=now_ns + round((shot_due - now) * 1e9)).to_msg()
+                heapq.heappush(waiting, Shot(shot_due, order, messages(stamp)))
             due = max(due + self._period, time.monotonic())
+            self._executor.spin_once(timeout_sec=0.0)  # where there is no time, requests are heard
             self._publish_until(due - self._period / 2, waiting)
         self._publish_until(float("inf"), waiting)
         self.get_logger().info("the source has ended")
@@ -206,32 +211,36 @@ class ReplayCamera(Node):
         while waiting and waiting[0].due <= end:
             shot = heapq.heappop(waiting)
             self._spin_until(shot.due)
-            self._publish(shot)
+            for publisher, message in shot.messages:
+                publisher.publish(message)
 
-    def _publish(self, shot: Shot) -> None:
+    def _rgb_messages(
+        self, image: npt.NDArray[Any], number: int, stamp: TimeMessage
+    ) -> list[tuple[Publisher[Any], Any]]:
         values = self._values
-        stamp = Time(nanoseconds=shot.stamp_ns).to_msg()
-        if shot.stream == "rgb":
-            self._frame_publisher.publish(Header(stamp=stamp, frame_id=str(shot.number)))
-            header = Header(stamp=stamp, frame_id=values.rgb_frame)
-            if values.rgb_transport == "compressed":
-                self._rgb_publisher.publish(to_compressed(shot.image, "jpeg", header))
-            else:
-                self._rgb_publisher.publish(to_image(shot.image, values.rgb_encoding, header))
-            return
-        image, encoding = thermal_as(shot.image, values.thermal_encoding)
-        header = Header(stamp=stamp, frame_id=values.thermal_frame)
-        if values.thermal_transport == "compressed":
-            self._thermal_publisher.publish(to_compressed(image, "png", header))
+        header = Header(stamp=stamp, frame_id=values.rgb_frame)
+        if values.rgb_transport == "compressed":
+            message: Any = to_compressed(image, "jpeg", header)
         else:
-            self._thermal_publisher.publish(to_image(image, encoding, header))
+            message = to_image(image, values.rgb_encoding, header)
+        frame = Header(stamp=stamp, frame_id=str(number))
+        return [(self._frame_publisher, frame), (self._rgb_publisher, message)]
+
+    def _thermal_messages(
+        self, image: npt.NDArray[Any], stamp: TimeMessage
+    ) -> list[tuple[Publisher[Any], Any]]:
+        values = self._values
+        header = Header(stamp=stamp, frame_id=values.thermal_frame)
+        pixels, encoding = thermal_as(image, values.thermal_encoding)
+        if values.thermal_transport == "compressed":
+            message: Any = to_compressed(pixels, "png", header)
+        else:
+            message = to_image(pixels, encoding, header)
+        return [(self._thermal_publisher, message)]
 
     def _spin_until(self, when: float) -> None:
-        while True:
-            left = when - time.monotonic()
-            self._executor.spin_once(timeout_sec=max(left, 0.0))
-            if left <= 0:
-                return
+        while (left := when - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
 
     def _camera_publisher(self, topic: str, transport: str) -> Any:
         # Reliable, depth 5: subscribers of either kind are served.

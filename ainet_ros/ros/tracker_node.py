@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node `ainet`: tracks a target through two cameras' topics.
 
-Each kind of thread owns its state: one thread of the executor runs the camera callbacks (pairing),
-another the services, a third parameters and checks; another spins and subscribes; the main thread
-loads the network, tracks and publishes. They meet in `Worker`.
+Each thread owns its state: one spins and runs all callbacks (pairing, parameters, checks); the
+main thread loads the network, tracks and publishes; a third waits for it where a request asks
+something of it. They meet in `Worker`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import sys
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -26,11 +25,12 @@ from geometry_msgs.msg import Point, Vector3, Vector3Stamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import MultiThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.task import Future as RosFuture
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Float64, Header
 
@@ -51,7 +51,7 @@ from .pairing import NearestTime, Pair
 from .parameters import TrackerParameters
 from .process import ignore_interrupts, ros
 from .table import declare, updated
-from .worker import Entry, RecentPairs, Worker, run_call
+from .worker import Entry, RecentPairs, Worker
 
 Result = TypeVar("Result")
 
@@ -82,10 +82,7 @@ REPEAT_S = 30.0
 class TrackerNode(LifecycleNode):
     """A managed node; with the parameter autostart `run` configures and activates it.
 
-    Topics and services are there from the start; who asks too early is told so. A transition may
-    be asked for in any thread. It has the worker load and unload the network, and the thread that
-    spins subscribe and unsubscribe, between two spins: rclpy's executors do not bear that another
-    thread destroys what they wait for.
+    Topics and services are there from the start; who asks too early is told so.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -102,7 +99,7 @@ class TrackerNode(LifecycleNode):
         )
         self._pairing: NearestTime | None = None
         self._cameras: list[Camera] = []
-        self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._requests = ThreadPoolExecutor(1, "requests")
         self._overlay_due = 0.0
         self._health: Health | None = None
         self._camera_info: CameraInfo | None = None
@@ -136,7 +133,7 @@ class TrackerNode(LifecycleNode):
         def activate() -> None:
             if self._engine is None:
                 self._in_worker(self._load)
-            self._in_spinning_thread(self._listen)
+            self._listen()
 
         return self._transition("activate", activate)
 
@@ -166,35 +163,25 @@ class TrackerNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _stop(self) -> None:
-        self._in_spinning_thread(self._stop_listening)
+        self._stop_listening()
         self._in_worker(self._unload)
-
-    def _in_spinning_thread(self, function: Callable[[], object]) -> None:
-        future: Future[Any] = Future()
-        self._tasks.append((future, function))
-        future.result(SERVICE_TIMEOUT_S)
 
     def _spin(self) -> bool:
         """Until the context is shut down; False where the node cannot start by itself."""
-        executor = MultiThreadedExecutor(num_threads=4)  # one for each callback group, and one
+        executor = SingleThreadedExecutor()
         executor.add_node(self)
-        starting = ThreadPoolExecutor(1, "starting").submit(self._autostart)
-
-        def failed() -> bool:
-            return starting.done() and not starting.result()
-
         follow_due = 0.0
         try:
-            while rclpy.ok() and not failed():
+            if not self._autostart():
+                return False
+            while rclpy.ok():
                 executor.spin_once(timeout_sec=FOLLOW_PERIOD_S)
-                while self._tasks:
-                    run_call(*self._tasks.popleft())
                 now = time.monotonic()
                 if now >= follow_due:
                     follow_due = now + FOLLOW_PERIOD_S
                     for camera in self._cameras:
                         camera.follow()
-            return not failed()
+            return True
         finally:
             self._worker.stop()
 
@@ -227,10 +214,7 @@ class TrackerNode(LifecycleNode):
         }
         self._bearing_publisher = self.create_publisher(Vector3Stamped, "~/bearing", RESULT_QOS)
         self._events_publisher = self.create_publisher(Event, "~/events", RESULT_QOS)
-        # A service waits for the tracker to finish its frame. In a group of its own it blocks one
-        # thread of the executor and neither cameras nor parameters. (An `async def` service that
-        # awaits would keep the executors of Humble and Jazzy spinning at full load meanwhile.)
-        services = MutuallyExclusiveCallbackGroup()
+        services = MutuallyExclusiveCallbackGroup()  # while one waits, so does the other alone
         self.create_service(InitTarget, "~/init", self._on_init, callback_group=services)
         self.create_service(ResetTarget, "~/reset", self._on_reset, callback_group=services)
         requests: list[tuple[type, str, Callable[[Any], None]]] = [
@@ -242,7 +226,7 @@ class TrackerNode(LifecycleNode):
             detection = messages.vision_msgs.Detection2D
             requests.append((detection, "~/init_detection", self._on_init_detection))
         for kind, topic, callback in requests:
-            self.create_subscription(kind, topic, callback, RESULT_QOS, callback_group=services)
+            self.create_subscription(kind, topic, callback, RESULT_QOS)
 
     def _listen(self) -> None:
         """Subscribe the cameras."""
@@ -253,13 +237,12 @@ class TrackerNode(LifecycleNode):
             parameters.queue_size,
             round(parameters.thermal_offset * 1e9),
         )
-        group = MutuallyExclusiveCallbackGroup()
         self._cameras = [
-            Camera(self, "rgb/image_raw", parameters.rgb_transport, group),
-            Camera(self, "thermal/image_raw", parameters.thermal_transport, group),
+            Camera(self, "rgb/image_raw", parameters.rgb_transport),
+            Camera(self, "thermal/image_raw", parameters.thermal_transport),
         ]
         self._info_subscription = self.create_subscription(
-            CameraInfo, "rgb/camera_info", self._on_camera_info, INFO_QOS, callback_group=group
+            CameraInfo, "rgb/camera_info", self._on_camera_info, INFO_QOS
         )
         rgb, thermal = self._cameras
         pairs = NearestTimePairs(rgb, thermal, self._pairing)
@@ -279,7 +262,7 @@ class TrackerNode(LifecycleNode):
                 camera.destroy()
             self._cameras = []
 
-    # Run by executor threads
+    # Run by the thread that spins
 
     def _on_pair(self, pair: Pair) -> None:
         self._worker.put(pair, len(pair.rgb.data) + len(pair.thermal.data))
@@ -287,25 +270,30 @@ class TrackerNode(LifecycleNode):
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._camera_info = info
 
-    def _on_init(
+    async def _on_init(
         self, request: InitTarget.Request, response: InitTarget.Response
     ) -> InitTarget.Response:
         box = (request.box.x, request.box.y, request.box.width, request.box.height)
-        target_id, response.message = self._start(
-            box, stamp_ns(request.stamp), normalized=request.normalized, add=request.add
+        start = partial(
+            self._start,
+            box,
+            stamp_ns(request.stamp),
+            normalized=request.normalized,
+            add=request.add,
         )
+        target_id, response.message = await self._aside(start)
         response.success = not response.message
         response.target_id = target_id or 0
         return response
 
     def _on_init_box(self, region: RegionOfInterest) -> None:
         x, y, width, height = region.x_offset, region.y_offset, region.width, region.height
-        self._start((float(x), float(y), float(width), float(height)))
+        self._requests.submit(self._start, (float(x), float(y), float(width), float(height)))
 
     def _on_init_detection(self, detection: Any) -> None:
         centre, width, height = detection.bbox.center, detection.bbox.size_x, detection.bbox.size_y
         box = (centre.position.x - width / 2, centre.position.y - height / 2, width, height)
-        self._start(box, stamp_ns(detection.header.stamp))
+        self._requests.submit(self._start, box, stamp_ns(detection.header.stamp))
 
     def _on_click(self, point: Point) -> None:
         """The second click within CLICKS_S makes a box with the first."""
@@ -319,80 +307,26 @@ class TrackerNode(LifecycleNode):
         self._clicked = None
         _, x, y = first
         box = (min(x, point.x), min(y, point.y), abs(x - point.x), abs(y - point.y))
-        self._start(box)
+        self._requests.submit(self._start, box)
 
-    def _start(
-        self, box: Box, stamp: int = 0, *, normalized: bool = False, add: bool = False
-    ) -> tuple[int | None, str]:
-        """Start on a target; stamp: nanoseconds, 0 for the newest pair. As `_attempt`."""
-
-        def start() -> int:
-            self._active_engine()
-            entry = self._worker.find(stamp or None, PAIR_WAIT_S)
-
-            def in_worker() -> int:
-                target_id, replaced = self._active_engine().init(
-                    entry.pair, entry.number, box, normalized=normalized, add=add
-                )
-                self._worker.resume_from(entry)
-                header = entry.pair.rgb.header
-                self._publish_events(Event.RESET, header, dict.fromkeys(replaced, 0.0))
-                self._publish_events(Event.INIT, header, {target_id: 0.0})
-                return target_id
-
-            return self._in_worker(in_worker, SERVICE_TIMEOUT_S)
-
-        return self._attempt("init", start)
-
-    def _on_reset(
+    async def _on_reset(
         self, request: ResetTarget.Request, response: ResetTarget.Response
     ) -> ResetTarget.Response:
-        def in_worker() -> None:
-            dropped = self._active_engine().reset(request.target_id)
-            newest = self._worker.recent.newest
-            header = Header() if newest is None else newest.pair.rgb.header
-            self._publish_events(Event.RESET, header, dict.fromkeys(dropped, 0.0))
-
-        _, response.message = self._attempt(
-            "reset", partial(self._in_worker, in_worker, SERVICE_TIMEOUT_S)
-        )
+        _, response.message = await self._aside(partial(self._reset, request.target_id))
         response.success = not response.message
         return response
 
-    def _attempt(self, service: str, action: Callable[[], Result]) -> tuple[Result | None, str]:
-        """The action's result and no message, or None and why not, which is logged too."""
-        try:
-            result = action()
-        except (ValueError, LookupError) as error:
-            message = str(error)
-            self.get_logger().warning(f"{service} refused: {message}")
-        except FutureTimeoutError:
-            message = f"the tracker did not answer within {SERVICE_TIMEOUT_S:g} s: try again"
-            self.get_logger().error(f"{service}: {message}")
-        except CancelledError:
-            message = "the node is stopping"
-        except Exception as error:  # whatever it was, the service answers
-            message = f"internal error: {error!r}"
-            self.get_logger().error(f"{service}: {traceback.format_exc()}")
-        else:
-            self.get_logger().info(f"{service}: done")
-            return result, ""
-        return None, message
+    async def _aside(self, request: Callable[[], Result]) -> Result:
+        """Wait for the request without holding up the callbacks."""
+        executor = self.executor
+        answer: RosFuture[Result] = RosFuture(executor=executor)
 
-    def _active_engine(self) -> Engine:
-        """Raises ValueError where the node is not active."""
-        if self._engine is None or not self._cameras:
-            raise ValueError("the node is not active")
-        return self._engine
+        def done(job: Future[Result]) -> None:
+            answer.set_result(job.result())
+            executor.wake()  # before Lyrical the executor does not see it by itself
 
-    def _in_worker(self, function: Callable[[], Result], timeout_s: float | None = None) -> Result:
-        """The function's result. Raises FutureTimeoutError where the worker has not begun."""
-        future = self._worker.call(function)
-        try:
-            return future.result(timeout_s)
-        except FutureTimeoutError:
-            future.cancel()
-            raise
+        self._requests.submit(request).add_done_callback(done)
+        return await answer
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         try:
@@ -430,6 +364,77 @@ class TrackerNode(LifecycleNode):
             self.get_logger().warning("; ".join(silent.values()), throttle_duration_sec=REPEAT_S)
         if trouble := report.unpaired(self._values):
             self.get_logger().warning(trouble, throttle_duration_sec=REPEAT_S)
+
+    # Requests, run by their own thread
+
+    def _start(
+        self, box: Box, stamp: int = 0, *, normalized: bool = False, add: bool = False
+    ) -> tuple[int | None, str]:
+        """Start on a target; stamp: nanoseconds, 0 for the newest pair. As `_attempt`."""
+
+        def start() -> int:
+            self._active_engine()
+            entry = self._worker.find(stamp or None, PAIR_WAIT_S)
+
+            def in_worker() -> int:
+                target_id, replaced = self._active_engine().init(
+                    entry.pair, entry.number, box, normalized=normalized, add=add
+                )
+                self._worker.resume_from(entry)
+                header = entry.pair.rgb.header
+                self._publish_events(Event.RESET, header, dict.fromkeys(replaced, 0.0))
+                self._publish_events(Event.INIT, header, {target_id: 0.0})
+                return target_id
+
+            return self._in_worker(in_worker, SERVICE_TIMEOUT_S)
+
+        return self._attempt("init", start)
+
+    def _reset(self, target_id: int) -> tuple[None, str]:
+        """As `_attempt`."""
+
+        def in_worker() -> None:
+            dropped = self._active_engine().reset(target_id)
+            newest = self._worker.recent.newest
+            header = Header() if newest is None else newest.pair.rgb.header
+            self._publish_events(Event.RESET, header, dict.fromkeys(dropped, 0.0))
+
+        return self._attempt("reset", partial(self._in_worker, in_worker, SERVICE_TIMEOUT_S))
+
+    def _attempt(self, service: str, action: Callable[[], Result]) -> tuple[Result | None, str]:
+        """The action's result and no message, or None and why not, which is logged too."""
+        try:
+            result = action()
+        except (ValueError, LookupError) as error:
+            message = str(error)
+            self.get_logger().warning(f"{service} refused: {message}")
+        except FutureTimeoutError:
+            message = f"the tracker did not answer within {SERVICE_TIMEOUT_S:g} s: try again"
+            self.get_logger().error(f"{service}: {message}")
+        except CancelledError:
+            message = "the node is stopping"
+        except Exception as error:  # whatever it was, the service answers
+            message = f"internal error: {error!r}"
+            self.get_logger().error(f"{service}: {traceback.format_exc()}")
+        else:
+            self.get_logger().info(f"{service}: done")
+            return result, ""
+        return None, message
+
+    def _active_engine(self) -> Engine:
+        """Raises ValueError where the node is not active."""
+        if self._engine is None or not self._cameras:
+            raise ValueError("the node is not active")
+        return self._engine
+
+    def _in_worker(self, function: Callable[[], Result], timeout_s: float | None = None) -> Result:
+        """The function's result. Raises FutureTimeoutError where the worker has not begun."""
+        future = self._worker.call(function)
+        try:
+            return future.result(timeout_s)
+        except FutureTimeoutError:
+            future.cancel()
+            raise
 
     # Run by the worker
 
