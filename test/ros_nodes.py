@@ -236,20 +236,23 @@ class Client:
         return self.node.get_clock().now().to_msg()
 
     def publish(self, rgb, thermal, stamp=None):
-        """Publish a pair of images, or of arrays (RGB), stamped now; return the RGB header."""
+        """Publish a pair of images, or of arrays (RGB), stamped now; return the RGB header.
+
+        None leaves a camera's image out.
+        """
         stamp = stamp or self.now()
         for publisher, image, frame, kinds in (
             (self.rgb, rgb, "rgb_frame", {3: "bgr8"}),
             (self.thermal, thermal, "thermal_frame", {2: "mono8", 3: "rgb8"}),
         ):
+            if image is None:
+                continue
             if isinstance(image, np.ndarray):
                 kind = "mono16" if image.dtype == np.uint16 else kinds[image.ndim]
                 image = to_image(image, kind, Header())
             image.header = Header(stamp=stamp, frame_id=frame)
             publisher.publish(image)
-            if publisher is self.rgb:
-                header = image.header
-        return header
+        return Header(stamp=stamp, frame_id="rgb_frame")
 
     def answer(self, header):
         """The first answer to the pair with this RGB header."""

@@ -27,7 +27,11 @@ class Rig:
         self.now = 100.0
         monkeypatch.setattr(health.time, "monotonic", lambda: self.now)
         self.parameters = TrackerParameters(**parameters)
-        self.pairing = NearestTime(round(self.parameters.slop * 1e9), 10)
+        self.pairing = NearestTime(
+            round(self.parameters.slop * 1e9),
+            10,
+            alone_ns=round(self.parameters.degraded_after * 1e9),
+        )
         self.health = Health(["/rgb", "/thermal"], self.pairing)
 
     def play(self, seconds, rgb=None, thermal=None, latency_ms=0.0):
@@ -74,6 +78,17 @@ def test_a_good_run_is_ok(monkeypatch):
     assert values(found["tracker"])["stamp to answer, 95 % (ms)"] == "40.0"
     assert float(values(found["tracker"])["memory (MiB)"]) > 10
     assert found["tracker"].hardware_id == "cpu"
+
+
+def test_a_camera_that_falls_silent_is_said(monkeypatch):
+    rig = Rig(monkeypatch)
+    rig.play(6, rgb=10, thermal=(10, 0.0))
+    found = rig.play(3, thermal=(10, 0.0))
+    assert (found["RGB camera"].level, found["thermal camera"].level) == (ERROR, OK)
+    assert found["tracker"].level == WARN
+    assert found["tracker"].message == "DEGRADED, tracking in /thermal alone; 1 tracking"
+    found = rig.play(6, rgb=10, thermal=(10, 0.0))
+    assert found["tracker"].message == "1 tracking"
 
 
 def test_slow_answers_are_warned_of(monkeypatch):

@@ -98,6 +98,39 @@ def test_every_frame_is_answered_with_its_own_header_and_the_tracker_s_box(ros, 
     assert len(ros.tracks) == len(PAIRS)
 
 
+@pytest.mark.parametrize("silent", ["rgb", "thermal"])
+def test_tracking_goes_on_in_one_camera_while_the_other_is_silent(tiny, fresh, silent):
+    process = fresh.start_tracker(tiny, **THRESHOLDS, degraded_after=0.3)
+    events, pictures = [], []
+    fresh.node.create_subscription(Event, "ainet/events", events.append, 10)
+    fresh.node.create_subscription(Image, "ainet/overlay", pictures.append, 10)
+    assert fresh.init(BOXES[0], fresh.track(*PAIRS[0]).header.stamp).success
+    play(fresh, PAIRS[1:3])
+    assert not fresh.tracks[-1].degraded
+    black = [(np.zeros_like(rgb), thermal) if silent == "rgb" else (rgb, np.zeros_like(thermal))
+             for rgb, thermal in PAIRS]  # fmt: skip
+    half = [(None, thermal) if silent == "rgb" else (rgb, None) for rgb, thermal in PAIRS]
+    headers = play(fresh, half[3:8])
+    process.wait_for_log(f"DEGRADED: no image on /{silent}/image_raw for 0.3 s")
+    answered = [fresh.answers(header)[0] for header in headers if fresh.answers(header)]
+    assert len(answered) >= 3  # those within degraded_after wait for the other camera
+    assert all(answer.degraded for answer in answered)
+    assert {answer.header.frame_id for answer in answered} == {"rgb_frame"}
+    no_stamp = [answer.thermal_stamp == Time() for answer in answered]
+    assert set(no_stamp) == {silent == "thermal"}
+    first = next(i for i, header in enumerate(headers) if fresh.answers(header))
+    expected = offline(tiny, BOXES[0], PAIRS[1:3] + black[3 + first : 8])[2:]
+    assert len(expected) == len(answered)
+    for answer, track in zip(answered, expected, strict=True):
+        assert box_of(answer) == pytest.approx(track.box, abs=1e-3)
+    assert [event.event for event in events] == [Event.INIT, Event.DEGRADED]
+    headers = play(fresh, PAIRS[8:])
+    assert not fresh.answer(headers[-1]).degraded
+    assert [event.event for event in events[2:]] == [Event.RESTORED]
+    process.wait_for_log("both cameras deliver again")
+    fresh.spin_until(lambda: len(pictures) >= 6, "overlay")
+
+
 def test_ids_count_up_and_come_with_the_answers(ros):
     ros.track(*PAIRS[0])
     first = ros.init(BOXES[0])

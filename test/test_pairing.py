@@ -258,6 +258,78 @@ def test_callbacks_get_the_arguments_registered_with_them():
     assert heard == [("message", "first", 2)]
 
 
+# One camera falls silent
+
+
+def test_the_living_stream_goes_on_alone_and_pairs_come_back():
+    pairing = NearestTime(20 * MS, 10, alone_ns=500 * MS)
+    rgb = [33 * k for k in range(120)]
+    thermal = [33 * k + 4 for k in range(120) if not 30 <= k < 90]
+    pairs = feed(pairing, interleaved(rgb, thermal))
+    alone = [pair for pair in pairs if pair.thermal is None]
+    assert alone[0].rgb - 29 * 33 > 500
+    assert alone[0].rgb - 29 * 33 < 500 + 2 * 33
+    assert alone[-1].rgb == 89 * 33 or alone[-1].rgb == 90 * 33
+    assert all(pair.thermal_stamp == 0 for pair in alone)
+    both = stamps([pair for pair in pairs if pair.thermal is not None])
+    assert len(both) >= 58
+    assert all(heat - image == 4 for image, heat in both)
+    assert [pair.rgb_stamp for pair in pairs] == sorted({pair.rgb_stamp for pair in pairs})
+    assert pairing.silent == (False, False)
+    assert pairing.counts.alone == len(alone)
+
+
+def test_thermal_images_alone_have_their_stamp_with_the_offset():
+    pairing = NearestTime(20 * MS, 5, offset_ns=-100 * MS, alone_ns=300 * MS)
+    thermal = [100 + 50 * k for k in range(30)]
+    pairs = feed(pairing, interleaved([0, 50, 100], thermal))
+    alone = [pair for pair in pairs if pair.rgb is None]
+    assert pairing.silent == (True, False)
+    assert len(alone) >= 15
+    assert all(pair.rgb_stamp == (pair.thermal - 100) * MS for pair in alone)
+
+
+def test_a_camera_back_with_older_images_does_not_turn_the_order():
+    pairing = NearestTime(20 * MS, 5, alone_ns=300 * MS)
+    feed(pairing, interleaved([0, 50], [50 * k for k in range(20)]))
+    pairs = feed(pairing, [(RGB, 940), (RGB, 1000), (THERMAL, 1000), (THERMAL, 1050)])
+    assert stamps(pairs) == [(1000, 1000)]
+    assert pairing.counts.rgb.late == 1
+
+
+def test_a_stream_never_heard_is_waited_for():
+    pairing = NearestTime(20 * MS, 5, alone_ns=300 * MS)
+    assert feed(pairing, [(RGB, 50 * k) for k in range(100)]) == []
+    pairing = NearestTime(20 * MS, 5)
+    assert len(feed(pairing, interleaved([50 * k for k in range(100)], [0, 50]))) == 2
+
+
+@pytest.mark.parametrize(("rgb_period", "thermal_period"), [(1000, 1000), (33, 1000), (1000, 33)])
+def test_slow_cameras_are_not_silent(rgb_period, thermal_period):
+    pairing = NearestTime(20 * MS, 10, alone_ns=500 * MS)
+    rgb = range(0, 20_000, rgb_period)
+    thermal = [10 + stamp for stamp in range(0, 20_000, thermal_period)]
+    pairs = feed(pairing, interleaved(rgb, thermal))
+    later = [pair for pair in pairs if pair.rgb_stamp > 3000 * MS]
+    assert len(later) >= 15
+    assert all(None not in pair for pair in later)
+
+
+def test_clocks_apart_silence_no_stream():
+    pairing = NearestTime(20 * MS, 5, alone_ns=300 * MS)
+    arrivals = [(RGB, 50 * k) if even else (THERMAL, 10_000 + 50 * k)
+                for k in range(100) for even in (True, False)]  # fmt: skip
+    assert feed(pairing, arrivals) == []
+    assert pairing.silent == (False, False)
+
+
+def test_a_silent_stream_stays_so_when_the_clock_is_set_back():
+    pairing = NearestTime(20 * MS, 5, alone_ns=300 * MS)
+    feed(pairing, interleaved([5000 + 50 * k for k in range(30)], [5000, 5050]))
+    pairs = feed(pairing, [(RGB, 50 * k) for k in range(5)])
+    assert stamps(pairs) == [(50 * k, None) for k in range(5)]
+
+
 # The worker
 
 

@@ -82,6 +82,7 @@ class Engine:
         """Where the network runs."""
         self._followed: dict[int, Followed] = {}
         self._given_ids = 0
+        self._rgb_size: tuple[int, int] | None = None  # height, width of the last RGB image
         self.apply(settings)
 
     @classmethod
@@ -180,7 +181,7 @@ class Engine:
         waiting = {k: f for k, f in self._followed.items() if f.number < number}
         if self._followed and not waiting:
             return None
-        if not waiting and not images_wanted:
+        if not waiting and not images_wanted and self._rgb_size is not None:
             return Answer({}, {}, None, 0.0)
         start = time.perf_counter()
         images = self._images(pair)
@@ -196,6 +197,15 @@ class Engine:
         return Answer(tracks, changed, images, decode_ms)
 
     def _images(self, pair: Pair) -> Images:
-        rgb = to_rgb(decode(pair.rgb))
+        """A silent camera's image is black, as where cameras are dead in training."""
+        if pair.rgb is not None:
+            rgb = to_rgb(decode(pair.rgb))
+            self._rgb_size = rgb.shape[:2]
+        elif self._rgb_size is None:
+            raise ValueError("the RGB camera fell silent before the size of its images was known")
+        else:
+            rgb = np.zeros((*self._rgb_size, 3), np.uint8)
+        if pair.thermal is None:
+            return rgb, np.zeros(rgb.shape[:2], np.uint8)
         thermal = self._tone_map(decode(pair.thermal))
         return rgb, self._registration.warp(thermal, (rgb.shape[1], rgb.shape[0]))

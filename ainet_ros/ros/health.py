@@ -69,6 +69,8 @@ class Report:
     clock."""
     states: Mapping[str, int]
     """Targets by state, in the last answer."""
+    alone: str
+    """The topic of the one camera that is tracked in while the other is silent; else empty."""
 
     def silence(self, parameters: TrackerParameters) -> dict[str, str]:
         """What is wrong with a camera, by its topic."""
@@ -167,6 +169,14 @@ class Health:
             answered=(answers - first.answered) / span,
             latency_ms=tuple(percentiles) if percentiles else None,
             states=states,
+            alone=next(
+                (
+                    self._topics[1 - index]
+                    for index, silent in enumerate(self._pairing.silent)
+                    if silent
+                ),
+                "",
+            ),
         )
 
 
@@ -235,6 +245,9 @@ def statuses(
         if late > parameters.latency_warn:
             level = DiagnosticStatus.WARN
             message = f"95 % of the answers take up to {late:.0f} ms from the stamp; {message}"
+    if report.alone:
+        level = DiagnosticStatus.WARN
+        message = f"DEGRADED, tracking in {report.alone} alone; {message}"
     found.append(status("tracker", level, message, values))
     return found
 

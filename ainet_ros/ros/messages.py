@@ -28,14 +28,22 @@ def track_messages(
     size: tuple[int, int],
     tracks: Mapping[int, Track],
     latency: StageLatency,
+    *,
+    degraded: bool,
 ) -> list[TrackMessage]:
     """The `~/track` of a pair: one message for each target by its id, or one that says there is
-    none. size: width and height of the RGB image.
+    none. size: width and height of the RGB image; degraded: whether one camera is silent.
     """
     width, height = size
 
     def message(**fields: Any) -> TrackMessage:
-        return TrackMessage(header=header, thermal_stamp=thermal_stamp, latency=latency, **fields)
+        return TrackMessage(
+            header=header,
+            thermal_stamp=thermal_stamp,
+            degraded=degraded,
+            latency=latency,
+            **fields,
+        )
 
     if not tracks:
         return [message(state=TrackMessage.NO_TARGET)]

@@ -12,6 +12,7 @@ up only when no partner can come, whatever the rhythm.
 
 from __future__ import annotations
 
+import statistics
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,13 +26,18 @@ INTERVALS = 8
 """So many intervals of a stream bound the arrival of its next message from below."""
 
 
+MISSED = 2
+"""A stream is not silent before so many messages of it, and of the other's rhythm, are due."""
+
+
 class Pair(NamedTuple):
     """An RGB and a thermal message that belong together, with their stamps in nanoseconds.
 
-    The thermal stamp is its message's own, without the offset."""
+    One of the messages is None while its camera is silent. rgb_stamp is then the thermal stamp
+    with the offset added, and thermal_stamp 0. Otherwise each is its message's own."""
 
-    rgb: Any
-    thermal: Any
+    rgb: Any | None
+    thermal: Any | None
     rgb_stamp: int
     thermal_stamp: int
 
@@ -51,9 +57,10 @@ class StreamCounts:
 
 @dataclass
 class Counts:
-    """Counts since the start; `matched` counts pairs."""
+    """Counts since the start; `matched` counts pairs, `alone` messages given out by themselves."""
 
     matched: int = 0
+    alone: int = 0
     jumps: int = 0
     rgb: StreamCounts = field(default_factory=StreamCounts)
     thermal: StreamCounts = field(default_factory=StreamCounts)
@@ -71,6 +78,8 @@ class _Stream:
         self.intervals: deque[int] = deque(maxlen=INTERVALS)
         self.late_in_a_row = 0
         self.silent_for = 0  # messages of the other stream since the last of this one
+        self.heard_at: int | None = None  # the other's newest when the last of this one came
+        self.silent = False
 
     @property
     def period(self) -> int:
@@ -106,11 +115,16 @@ class NearestTime:
     - A thermal message is withheld from an RGB message only where another RGB message is nearer
       to it by more than a quarter of the period. Without that margin two free-running cameras
       half a period apart would lose a third of their images to the jitter of their stamps.
-    - At most `queue_size` messages of a stream wait. A stream silent for that many messages of
-      the other counts as dead: of the living one only the newest message is kept until then.
+    - At most `queue_size` messages of a stream wait. Where a stream is silent for that many
+      messages of the other, only the newest of those is kept.
+    - Where a stream that was heard before is silent for `alone_ns` by the stamps of the other, and
+      for `MISSED` of its own intervals, the other's messages are given out alone until it is heard
+      again. None waits for it for ever.
     """
 
-    def __init__(self, slop_ns: int, queue_size: int, offset_ns: int = 0) -> None:
+    def __init__(
+        self, slop_ns: int, queue_size: int, offset_ns: int = 0, alone_ns: int | None = None
+    ) -> None:
         if slop_ns < 0:
             raise ValueError(f"slop must not be negative, got {slop_ns} ns")
         if queue_size < 1:
@@ -118,6 +132,7 @@ class NearestTime:
         self.slop_ns = slop_ns
         self.queue_size = queue_size
         self.offset_ns = offset_ns
+        self.alone_ns = alone_ns
         self.counts = Counts()
         self._rgb = _Stream(self.counts.rgb)
         self._thermal = _Stream(self.counts.thermal)
@@ -138,6 +153,11 @@ class NearestTime:
         """Whether the RGB and the thermal stamps stand still, as where a driver sets none."""
         return self._rgb.stands, self._thermal.stands
 
+    @property
+    def silent(self) -> tuple[bool, bool]:
+        """Whether the RGB and the thermal stream are silent, so that the other goes alone."""
+        return self._rgb.silent, self._thermal.silent
+
     def add_rgb(self, stamp_ns: int, message: Any) -> list[Pair]:
         """Take an RGB message; return the pairs, oldest first, that are now certain."""
         return self._add(self._rgb, self._thermal, stamp_ns, stamp_ns, message)
@@ -151,9 +171,11 @@ class NearestTime:
         self, stream: _Stream, other: _Stream, aligned: int, stamp: int, message: Any
     ) -> list[Pair]:
         stream.counts.received += 1
-        stream.stands, stream.last = aligned == stream.last, aligned
+        before = stream.last
+        stream.stands, stream.last = aligned == before, aligned
         stream.silent_for = 0
         other.silent_for += 1
+        stream.silent, stream.heard_at = False, other.newest
         if stream.newest is not None and aligned <= stream.newest:
             stream.late_in_a_row += 1
             back = stream.newest - aligned
@@ -163,15 +185,40 @@ class NearestTime:
             self.counts.jumps += 1
             stream.clear()
             other.clear()
-        if stream.newest is not None:
-            stream.intervals.append(aligned - stream.newest)
+            stream.heard_at = other.heard_at = None
+        if stream.newest is not None and before is not None and aligned > before:
+            stream.intervals.append(aligned - before)
         stream.newest = aligned
         stream.late_in_a_row = 0
         stream.queue.append((aligned, stamp, message))
         pairs = list(self._certain_pairs())
         self._discard_unmatchable_thermal()
         self._bound(stream, other)
+        if self._is_silent(other, aligned):
+            pairs.append(self._newest_alone(stream, other))
         return pairs
+
+    def _is_silent(self, stream: _Stream, now: int) -> bool:
+        """now: the other's newest stamp."""
+        if self.alone_ns is None or stream.last is None:
+            return False
+        if stream.heard_at is None:
+            stream.heard_at = now
+        rhythm = statistics.median(stream.intervals) if stream.intervals else 0
+        if stream.silent_for >= MISSED:
+            longest = max(self.alone_ns, MISSED * rhythm)
+            stream.silent = stream.silent or now - stream.heard_at > longest
+        return stream.silent
+
+    def _newest_alone(self, stream: _Stream, silent: _Stream) -> Pair:
+        aligned, stamp, message = stream.queue.pop()
+        stream.counts.dropped += len(stream.queue)
+        stream.queue.clear()
+        silent.newest = aligned  # what comes after it is to be newer
+        self.counts.alone += 1
+        if stream is self._rgb:
+            return Pair(message, None, stamp, 0)
+        return Pair(None, message, aligned, 0)
 
     def _certain_pairs(self) -> Iterator[Pair]:
         """Take from the queues, in order, every RGB message whose fate is certain."""

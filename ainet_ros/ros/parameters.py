@@ -80,6 +80,13 @@ class TrackerParameters(Table):
         unit="s",
         limits=(-10.0, 10.0),
     )
+    degraded_after: float = parameter(
+        0.5,
+        "Where a camera that delivered is silent for so long, tracking goes on with the other "
+        "alone (DEGRADED) until it is back.",
+        unit="s",
+        limits=(0.1, 3600.0),
+    )
     tone_mode: str = parameter(
         "percentile",
         "How 16-bit thermal images become 8 bit: between percentiles smoothed over time, between "

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import rclpy
+from builtin_interfaces.msg import Time as TimeMessage
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point, Vector3, Vector3Stamped
 from rcl_interfaces.msg import SetParametersResult
@@ -31,6 +32,7 @@ from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.task import Future as RosFuture
+from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Float64, Header
 
@@ -39,6 +41,7 @@ from ainet_ros.msg import Track as TrackMessage
 from ainet_ros.srv import InitTarget, ResetTarget
 from ainet_ros.tracker import Box, State, Track
 from ainet_ros.vision import overlay
+from ainet_ros.vision.encoding import to_rgb
 
 from . import messages
 from .bearing import ray
@@ -100,6 +103,8 @@ class TrackerNode(LifecycleNode):
         self._pairing: NearestTime | None = None
         self._cameras: list[Camera] = []
         self._requests = ThreadPoolExecutor(1, "requests")
+        self._rgb_frame = ""
+        self._degraded = False
         self._overlay_due = 0.0
         self._health: Health | None = None
         self._camera_info: CameraInfo | None = None
@@ -236,7 +241,9 @@ class TrackerNode(LifecycleNode):
             round(parameters.slop * 1e9),
             parameters.queue_size,
             round(parameters.thermal_offset * 1e9),
+            round(parameters.degraded_after * 1e9),
         )
+        self._degraded = False
         self._cameras = [
             Camera(self, "rgb/image_raw", parameters.rgb_transport),
             Camera(self, "thermal/image_raw", parameters.thermal_transport),
@@ -265,7 +272,10 @@ class TrackerNode(LifecycleNode):
     # Run by the thread that spins
 
     def _on_pair(self, pair: Pair) -> None:
-        self._worker.put(pair, len(pair.rgb.data) + len(pair.thermal.data))
+        given = [message for message in pair[:2] if message is not None]
+        if pair.rgb is not None:
+            self._rgb_frame = pair.rgb.header.frame_id
+        self._worker.put(pair, sum(len(message.data) for message in given))
 
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._camera_info = info
@@ -339,6 +349,7 @@ class TrackerNode(LifecycleNode):
             self._pairing.slop_ns = round(parameters.slop * 1e9)
             self._pairing.offset_ns = round(parameters.thermal_offset * 1e9)
             self._pairing.queue_size = parameters.queue_size
+            self._pairing.alone_ns = round(parameters.degraded_after * 1e9)
         self._worker.limit(
             parameters.history_s, parameters.history_mb * MEGABYTE, parameters.catch_up_s
         )
@@ -381,7 +392,7 @@ class TrackerNode(LifecycleNode):
                     entry.pair, entry.number, box, normalized=normalized, add=add
                 )
                 self._worker.resume_from(entry)
-                header = entry.pair.rgb.header
+                header = self._header(entry.pair)
                 self._publish_events(Event.RESET, header, dict.fromkeys(replaced, 0.0))
                 self._publish_events(Event.INIT, header, {target_id: 0.0})
                 return target_id
@@ -396,7 +407,7 @@ class TrackerNode(LifecycleNode):
         def in_worker() -> None:
             dropped = self._active_engine().reset(target_id)
             newest = self._worker.recent.newest
-            header = Header() if newest is None else newest.pair.rgb.header
+            header = Header() if newest is None else self._header(newest.pair)
             self._publish_events(Event.RESET, header, dict.fromkeys(dropped, 0.0))
 
         return self._attempt("reset", partial(self._in_worker, in_worker, SERVICE_TIMEOUT_S))
@@ -478,10 +489,16 @@ class TrackerNode(LifecycleNode):
         latency.total_ms = self._age_ms(pair) if age_ms else 0.0
         assert self._health is not None
         self._health.answered(answer.tracks, latency.total_ms)
-        header = pair.rgb.header
+        header = self._header(pair)
+        self._say_if_degraded(pair, header)
         size = (0, 0) if answer.images is None else answer.images[0].shape[1::-1]
         for track_message in messages.track_messages(
-            header, pair.thermal.header.stamp, size, answer.tracks, latency
+            header,
+            TimeMessage() if pair.thermal is None else pair.thermal.header.stamp,
+            size,
+            answer.tracks,
+            latency,
+            degraded=None in pair[:2],
         ):
             self._track_publisher.publish(track_message)
         for state, event in ((State.LOST, Event.LOST), (State.TRACKING, Event.FOUND)):
@@ -497,6 +514,30 @@ class TrackerNode(LifecycleNode):
         self._publish_times(processing_time_ms=busy_ms, pipeline_latency_ms=latency.total_ms)
         if draws and answer.images is not None:
             self._publish_overlay(pair, answer.tracks, *answer.images)
+
+    def _header(self, pair: Pair) -> Header:
+        """Of the RGB image, or as it would have been."""
+        if pair.rgb is not None:
+            header: Header = pair.rgb.header
+            return header
+        return Header(stamp=Time(nanoseconds=pair.rgb_stamp).to_msg(), frame_id=self._rgb_frame)
+
+    def _say_if_degraded(self, pair: Pair, header: Header) -> None:
+        """Where a camera has fallen silent, or has come back, since the last pair."""
+        degraded = None in pair[:2]
+        if degraded == self._degraded:
+            return
+        self._degraded = degraded
+        self._publish_events(Event.DEGRADED if degraded else Event.RESTORED, header, {0: 0.0})
+        if degraded:
+            rgb, thermal = (camera.topic for camera in self._cameras)
+            silent, other = (rgb, thermal) if pair.rgb is None else (thermal, rgb)
+            self.get_logger().warning(
+                f"DEGRADED: no image on {silent} for {self._values.degraded_after:g} s; tracking "
+                f"goes on with {other} alone"
+            )
+        else:
+            self.get_logger().info("both cameras deliver again")
 
     def _publish_events(self, event: int, header: Header, scores: Mapping[int, float]) -> None:
         """scores: by the ids of the targets that it happened to."""
@@ -552,8 +593,13 @@ class TrackerNode(LifecycleNode):
     def _publish_overlay(
         self, pair: Pair, tracks: Mapping[int, Track], rgb: Any, thermal: Any
     ) -> None:
-        picture = overlay.draw(rgb, tracks, thermal)
-        header = pair.rgb.header
+        note = ""
+        if pair.rgb is None:
+            rgb, thermal, note = to_rgb(thermal), None, "DEGRADED: no RGB"
+        elif pair.thermal is None:
+            thermal, note = None, "DEGRADED: no thermal"
+        picture = overlay.draw(rgb, tracks, thermal, note=note)
+        header = self._header(pair)
         if self._overlay_publisher.get_subscription_count():
             self._overlay_publisher.publish(to_image(picture, "rgb8", header))
         if self._compressed_publisher.get_subscription_count():
