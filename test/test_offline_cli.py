@@ -78,7 +78,10 @@ class TestOnePass:
 
         for stream in one_pass.STREAMS:
             one_pass.run(Spy(tiny()), source, source.boxes[0].tolist(), stream=stream)
-        both, rgb, thermal = (given[index : index + COUNT - 1] for index in (0, 5, 10))
+        steps = COUNT - 1
+        both, rgb, thermal, no_rgb, no_thermal = (
+            given[index : index + steps] for index in range(0, 5 * steps, steps)
+        )
         frames = list(source)[1:]
         for frame, (first, second) in zip(frames, both, strict=True):
             assert np.array_equal(first, frame.rgb)
@@ -89,6 +92,12 @@ class TestOnePass:
         for frame, (first, second) in zip(frames, thermal, strict=True):
             assert np.array_equal(first, second)
             assert np.array_equal(first[..., 1], frame.thermal)
+        for frame, (first, second) in zip(frames, no_rgb, strict=True):
+            assert not first.any()
+            assert np.array_equal(second, frame.thermal)
+        for frame, (first, second) in zip(frames, no_thermal, strict=True):
+            assert np.array_equal(first, frame.rgb)
+            assert not second.any()
         with pytest.raises(ValueError, match="stream 'depth'"):
             one_pass.run(tracker, source, source.boxes[0].tolist(), stream="depth")
 

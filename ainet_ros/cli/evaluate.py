@@ -46,8 +46,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_tracker_arguments(parser)
     parser.add_argument(
         "--stream",
-        choices=("both", "rgb", "thermal"),
-        help="rgb or thermal: the network is given this stream as both modalities (default: both)",
+        choices=("both", "rgb", "thermal", "no-rgb", "no-thermal"),
+        help="rgb or thermal: the network is given this stream as both modalities; no-rgb or "
+        "no-thermal: this one is black after the first frame, as where a camera falls silent "
+        "(default: both)",
     )
     parser.add_argument(
         "--against",
@@ -147,7 +149,8 @@ def _tracker(args: argparse.Namespace) -> _Tracker:
             raise ValueError("--nanotrack goes with --against nanotrack")
         name = args.weights or weights.DEFAULT
         stream = args.stream or "both"
-        label = Path(name).stem + ("" if stream == "both" else f", {stream} alone")
+        of_stream = {"both": "", "rgb": ", rgb alone", "thermal": ", thermal alone"}
+        label = Path(name).stem + of_stream.get(stream, f", {stream.replace('-', ' ')}")
         digest = hashlib.sha256(weights.find(name).read_bytes()).hexdigest()
         maker = {"tracker": "AINet", "weights": digest, "stream": stream}
         return _Tracker(label, stream, partial(make_tracker, args), maker)
@@ -157,7 +160,7 @@ def _tracker(args: argparse.Namespace) -> _Tracker:
     from ainet_ros.evaluation.opencv import OpenCVTracker
 
     stream = args.stream or "rgb"
-    if stream == "both":
+    if stream not in ("rgb", "thermal"):
         raise ValueError(f"{args.against} sees one camera: give --stream rgb or thermal")
     make = partial(OpenCVTracker, args.against, args.nanotrack and tuple(args.nanotrack))
     make()  # for its errors, before anything is run

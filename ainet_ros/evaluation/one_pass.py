@@ -17,7 +17,7 @@ from ainet_ros.vision.registration import Registration
 from ainet_ros.vision.sources import Frame, Source
 from ainet_ros.vision.thermal import ToneMap
 
-STREAMS = ("both", "rgb", "thermal")
+STREAMS = ("both", "rgb", "thermal", "no-rgb", "no-thermal")
 _Image = npt.NDArray[np.uint8]
 
 
@@ -79,7 +79,9 @@ def run(
         tracker: started anew on the first frame.
         source: the recording.
         box: x, y, w, h of the target in the first frame, pixels of the RGB image.
-        stream: ``both``, or the one stream that the network is given as both modalities.
+        stream: ``both``; or the one stream, ``rgb`` or ``thermal``, that the network is given as
+            both modalities; or the one, ``no-rgb`` or ``no-thermal``, that is black after the
+            first frame, as where its camera falls silent.
         tone_map: for 16-bit thermal images; by default percentiles smoothed over time.
         registration: of the thermal images; by default they are resized to the RGB images.
         on_step: is called after each frame.
@@ -98,7 +100,7 @@ def run(
         started = time.perf_counter()
         size = (frame.rgb.shape[1], frame.rgb.shape[0])
         thermal = registration.warp(tone_map(frame.thermal), size)
-        seen = _streams(frame.rgb, thermal, stream)
+        seen = _streams(frame.rgb, thermal, stream, first=not boxes)
         if boxes:
             track = tracker.track(*seen)
             seconds += time.perf_counter() - started
@@ -114,12 +116,14 @@ def run(
     return Result(np.array(boxes, np.float64), np.array(scores, np.float64), fps)
 
 
-def _streams(
-    rgb: npt.NDArray[np.uint8], thermal: npt.NDArray[np.uint8], stream: str
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def _streams(rgb: _Image, thermal: _Image, stream: str, *, first: bool) -> tuple[_Image, _Image]:
     if stream == "rgb":
         return rgb, rgb
     if stream == "thermal":
         color = thermal if thermal.ndim == 3 else np.repeat(thermal[..., None], 3, axis=2)
         return color, color
+    if stream == "no-rgb" and not first:
+        return np.zeros_like(rgb), thermal
+    if stream == "no-thermal" and not first:
+        return rgb, np.zeros_like(thermal)
     return rgb, thermal
