@@ -15,7 +15,7 @@ import ros_nodes
 from ament_index_python.packages import get_package_prefix
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Vector3Stamped
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
@@ -320,6 +320,54 @@ def test_targets_that_the_memory_does_not_hold_are_refused(tiny, monkeypatch, er
         with pytest.raises(ValueError, match="2 targets at once are more than the memory of cpu"):
             engine.init(pair, 1, BOXES[0], normalized=False, add=True)
     assert list(engine.process(pair, 2, images_wanted=False).tracks) == [kept]
+
+
+def test_quality_of_service_is_overridden_and_what_does_not_fit_is_said(tiny, fresh):
+    process = fresh.start(
+        "tracker_node",
+        {
+            "weights": tiny,
+            "qos_overrides./ainet/track.publisher.reliability": "best_effort",
+            "qos_overrides./rgb/image_raw.subscription.reliability": "reliable",
+            "qos_overrides./rgb/image_raw.subscription.depth": 2,
+        },
+    )
+    process.wait_for_log("ready:")
+
+    def offered(topic, kind):
+        infos = getattr(fresh.node, f"get_{kind}_info_by_topic")(topic)
+        return [info.qos_profile.reliability for info in infos if info.node_name == "ainet"]
+
+    reliable, best_effort = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
+    fresh.spin_until(lambda: offered("/ainet/events", "publishers") == [reliable], "discovery")
+    assert offered("/ainet/track", "publishers") == [best_effort]
+    assert offered("/rgb/image_raw", "subscriptions") == [reliable]
+    assert fresh.get_parameter("ainet", "qos_overrides./rgb/image_raw.subscription.depth") == 2
+    # The client itself listens to ~/track reliably.
+    process.wait_for_log("qos_overrides./ainet/track.publisher.reliability")
+    camera = fresh.node.create_publisher(Image, "rgb/image_raw", qos_profile_sensor_data)
+    process.wait_for_log(
+        "quality of service on /rgb/image_raw: a publisher offers less and is not heard "
+        "(reliability); set it alike on both sides, here by the parameter "
+        "qos_overrides./rgb/image_raw.subscription.reliability"
+    )
+    fresh.node.destroy_publisher(camera)
+    assert process.alive()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("qos_overrides./rgb/image_raw.subscription.reliability", "perhaps"),
+        ("qos_overrides./rgb/image_raw.subscription.depth", "deep"),
+        ("qos_overrides./ainet/track.publisher.reliability", "perhaps"),
+    ],
+)
+def test_a_wrong_quality_of_service_is_named(tiny, fresh, name, value):
+    process = fresh.start("tracker_node", {"weights": tiny, name: value})
+    assert process.wait() == 1
+    assert name.rpartition(".")[0] in process.text()
+    assert "Traceback" not in process.text()
 
 
 def test_init_may_overtake_its_images(ros):

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException
+from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from .filters import SimpleFilter, Subscriber
+from .qos import profile, subscription_events
 
 if TYPE_CHECKING:
     from rclpy.node import Node
 
 DEPTH = 5
+AUTO = "auto"
 
 
 class Camera(SimpleFilter):  # type: ignore[misc]
@@ -22,10 +26,14 @@ class Camera(SimpleFilter):  # type: ignore[misc]
     A best-effort subscription hears every kind of camera, but an untuned DDS loses many of the
     larger images, even within one machine (Fast DDS on one busy core: a tenth of those of 640x480
     pixels, nine tenths of those of 1920x1080). So the subscription is best effort until
-    publishers are seen, and reliable while all of them are.
+    publishers are seen, and reliable while all of them are. The read-only parameters
+    qos_overrides.TOPIC.subscription.reliability (auto, best_effort or reliable) and .depth have
+    the last word.
 
     Args:
         transport: raw or compressed, which adds /compressed to the topic.
+
+    Raises ValueError for a wrong parameter.
 
     `follow` is for the thread that spins, between two spins: rclpy's executors do not bear that
     another thread destroys a subscription.
@@ -37,11 +45,35 @@ class Camera(SimpleFilter):  # type: ignore[misc]
         self._node = node
         self._type = CompressedImage if compressed else Image
         self._relative = f"{topic}/compressed" if compressed else topic
-        self._reliability = ReliabilityPolicy.BEST_EFFORT
-        self._subscribers = {self._reliability: self._subscribe()}
-        self.topic = self._subscribers[self._reliability].sub.topic_name
+        self.topic = node.resolve_topic_name(self._relative)
         """With its namespace, remapped."""
+        self._depth = int(self._override("depth", DEPTH))
+        reliability = str(self._override("reliability", AUTO))
+        if reliability not in (AUTO, "best_effort", "reliable"):
+            raise ValueError(
+                f"qos_overrides.{self.topic}.subscription.reliability: {reliability!r} is none of "
+                "auto, best_effort, reliable"
+            )
+        self._follows = reliability == AUTO
+        self._reliability = (
+            ReliabilityPolicy.BEST_EFFORT
+            if self._follows
+            else ReliabilityPolicy[reliability.upper()]
+        )
+        self._subscribers = {self._reliability: self._subscribe()}
         self._heard: ReliabilityPolicy | None = None  # how the last image came
+
+    def _override(self, policy: str, default: Any) -> Any:
+        name = f"qos_overrides.{self.topic}.subscription.{policy}"
+        if self._node.has_parameter(name):  # listened to before
+            return self._node.get_parameter(name).value
+        descriptor = ParameterDescriptor(
+            description=f"{policy} of the subscription to {self.topic}", read_only=True
+        )
+        try:
+            return self._node.declare_parameter(name, default, descriptor).value
+        except InvalidParameterTypeException as error:
+            raise ValueError(f"parameter {name}: {error}") from error
 
     def destroy(self) -> None:
         """Stop listening."""
@@ -56,6 +88,8 @@ class Camera(SimpleFilter):  # type: ignore[misc]
             # may have come twice, which the pairing takes for late ones; none was missed.
             for reliability in set(self._subscribers) - {self._reliability}:
                 self._node.destroy_subscription(self._subscribers.pop(reliability).sub)
+        if not self._follows:
+            return
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         if not publishers:
             return
@@ -70,14 +104,15 @@ class Camera(SimpleFilter):  # type: ignore[misc]
             self._subscribers[self._reliability] = self._subscribe()
 
     def _subscribe(self) -> Subscriber:
-        qos = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST, depth=DEPTH, reliability=self._reliability
-        )
+        events = subscription_events(self._node, self.topic)
+        if self._follows:
+            events.incompatible_qos = lambda event: None  # `follow` mends it
         subscriber = Subscriber(
             self._node,
             self._type,
             self._relative,
-            qos_profile=qos,
+            qos_profile=profile(self._depth, self._reliability),
+            event_callbacks=events,
         )
         subscriber.registerCallback(self._on_image, self._reliability)
         return subscriber

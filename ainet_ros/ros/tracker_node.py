@@ -30,7 +30,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import ReliabilityPolicy
 from rclpy.task import Future as RosFuture
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
@@ -53,20 +53,14 @@ from .images import cv_bridge, to_compressed, to_image
 from .pairing import NearestTime, Pair
 from .parameters import TrackerParameters
 from .process import ignore_interrupts, ros
+from .qos import create_publisher, profile
 from .table import declare, updated
 from .worker import Entry, RecentPairs, Worker
 
 Result = TypeVar("Result")
 
-RESULT_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE
-)
-OVERLAY_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE
-)
-INFO_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
-)
+DEPTH = 10
+"""Of the queues of results and requests."""
 MEGABYTE = 1_000_000
 CLICKS_S = 10.0
 """Most time between the clicks on two corners."""
@@ -200,25 +194,25 @@ class TrackerNode(LifecycleNode):
 
     def _offer(self) -> None:
         """Create topics and services."""
-        self._track_publisher = self.create_publisher(TrackMessage, "~/track", RESULT_QOS)
-        self._overlay_publisher = self.create_publisher(Image, "~/overlay", OVERLAY_QOS)
-        self._compressed_publisher = self.create_publisher(
-            CompressedImage, "~/overlay/compressed", OVERLAY_QOS
+        self._track_publisher = create_publisher(self, TrackMessage, "~/track", DEPTH)
+        self._overlay_publisher = create_publisher(self, Image, "~/overlay", 1)
+        self._compressed_publisher = create_publisher(
+            self, CompressedImage, "~/overlay/compressed", 1
         )
         self._detections_publisher = None
         if messages.vision_msgs is not None:
-            self._detections_publisher = self.create_publisher(
-                messages.vision_msgs.Detection2DArray, "~/detections", RESULT_QOS
+            self._detections_publisher = create_publisher(
+                self, messages.vision_msgs.Detection2DArray, "~/detections", DEPTH
             )
-        self._diagnostics_publisher = self.create_publisher(
-            DiagnosticArray, "/diagnostics", RESULT_QOS
+        self._diagnostics_publisher = create_publisher(
+            self, DiagnosticArray, "/diagnostics", DEPTH
         )
         self._time_publishers = {
-            name: self.create_publisher(Float64, f"~/debug/{name}", RESULT_QOS)
+            name: create_publisher(self, Float64, f"~/debug/{name}", DEPTH)
             for name in ("processing_time_ms", "pipeline_latency_ms")
         }
-        self._bearing_publisher = self.create_publisher(Vector3Stamped, "~/bearing", RESULT_QOS)
-        self._events_publisher = self.create_publisher(Event, "~/events", RESULT_QOS)
+        self._bearing_publisher = create_publisher(self, Vector3Stamped, "~/bearing", DEPTH)
+        self._events_publisher = create_publisher(self, Event, "~/events", DEPTH)
         services = MutuallyExclusiveCallbackGroup()  # while one waits, so does the other alone
         self.create_service(InitTarget, "~/init", self._on_init, callback_group=services)
         self.create_service(ResetTarget, "~/reset", self._on_reset, callback_group=services)
@@ -231,7 +225,7 @@ class TrackerNode(LifecycleNode):
             detection = messages.vision_msgs.Detection2D
             requests.append((detection, "~/init_detection", self._on_init_detection))
         for kind, topic, callback in requests:
-            self.create_subscription(kind, topic, callback, RESULT_QOS)
+            self.create_subscription(kind, topic, callback, profile(DEPTH))
 
     def _listen(self) -> None:
         """Subscribe the cameras."""
@@ -249,7 +243,10 @@ class TrackerNode(LifecycleNode):
             Camera(self, "thermal/image_raw", parameters.thermal_transport),
         ]
         self._info_subscription = self.create_subscription(
-            CameraInfo, "rgb/camera_info", self._on_camera_info, INFO_QOS
+            CameraInfo,
+            "rgb/camera_info",
+            self._on_camera_info,
+            profile(1, ReliabilityPolicy.BEST_EFFORT),
         )
         rgb, thermal = self._cameras
         pairs = NearestTimePairs(rgb, thermal, self._pairing)
