@@ -91,6 +91,22 @@ def test_a_camera_that_falls_silent_is_said(monkeypatch):
     assert found["tracker"].message == "1 tracking"
 
 
+def test_a_thermal_image_that_is_off_is_warned_of(monkeypatch):
+    rig = Rig(monkeypatch)
+    for _ in range(2):
+        rig.health.fits(0.05)
+    found = rig.play(8, rgb=10, thermal=(10, 0.0))
+    assert found["pairing"].level == OK
+    rig.health.fits(0.06)
+    found = rig.play(2, rgb=10, thermal=(10, 0.0))
+    assert found["pairing"].level == WARN
+    assert "5.0% of the width off" in found["pairing"].message
+    assert "ainet calibrate" in found["pairing"].message
+    for _ in range(2):
+        rig.health.fits(0.01)
+    assert rig.play(2, rgb=10, thermal=(10, 0.0))["pairing"].level == OK
+
+
 def test_slow_answers_are_warned_of(monkeypatch):
     found = Rig(monkeypatch, latency_warn=30.0).play(8, 10, (10, 0.0), latency_ms=40.0)
     assert found["tracker"].level == WARN

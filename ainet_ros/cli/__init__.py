@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from . import (
     ablation,
     bench,
+    calibrate,
     convert,
     doctor,
     evaluate,
@@ -23,6 +24,7 @@ from . import (
 
 COMMANDS = (
     track,
+    calibrate,
     evaluate,
     presence,
     train,

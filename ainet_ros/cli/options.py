@@ -4,10 +4,26 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ainet_ros.tracker import Tracker
+
+
+def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what `open_source` needs."""
+    parser.add_argument(
+        "source",
+        type=Path,
+        help="a folder with visible/ and infrared/ images or visible.mp4 and infrared.mp4 (also "
+        "rgb and ir, v and i), or a rosbag2 bag",
+    )
+    parser.add_argument("--rate", type=float, help="frames a second (default: the recording's)")
+    parser.add_argument("--rgb-topic", default="rgb/image_raw", help="of a bag (%(default)s)")
+    parser.add_argument(
+        "--thermal-topic", default="thermal/image_raw", help="of a bag (%(default)s)"
+    )
 
 
 def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import math
 import sys
 from pathlib import Path
 
-from .options import add_tracker_arguments, make_tracker
+from .options import add_recording_arguments, add_tracker_arguments, make_tracker
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -19,12 +19,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Track one target through a folder pair, a video pair or a rosbag2 bag, and "
         "write boxes.txt (x,y,w,h a frame), scores.txt, track.mp4 and score.png.",
     )
-    parser.add_argument(
-        "source",
-        type=Path,
-        help="a folder with visible/ and infrared/ images or visible.mp4 and infrared.mp4 (also "
-        "rgb and ir, v and i), or a rosbag2 bag",
-    )
+    add_recording_arguments(parser)
     parser.add_argument(
         "--box",
         type=_box,
@@ -36,11 +31,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--output", type=Path, default=Path("ainet_track"), help="folder (default: ainet_track)"
     )
     add_tracker_arguments(parser)
-    parser.add_argument("--rate", type=float, help="frames a second (default: the recording's)")
-    parser.add_argument("--rgb-topic", default="rgb/image_raw", help="of a bag (%(default)s)")
-    parser.add_argument(
-        "--thermal-topic", default="thermal/image_raw", help="of a bag (%(default)s)"
-    )
     parser.add_argument(
         "--calibration",
         type=Path,

@@ -23,6 +23,8 @@ from .parameters import TrackerParameters
 PERIOD_S = 1.0
 WINDOW_S = 5.0
 """Rates and latencies are of so long."""
+MISFITS = 3
+"""The median of so many says how far the images are apart."""
 LATENCIES = 1000
 """Most answers that the latencies are of."""
 
@@ -69,6 +71,8 @@ class Report:
     clock."""
     states: Mapping[str, int]
     """Targets by state, in the last answer."""
+    misfit: float | None
+    """How far the thermal image is off, as a share of the width; None while that is not known."""
     alone: str
     """The topic of the one camera that is tracked in while the other is silent; else empty."""
 
@@ -113,6 +117,7 @@ class Health:
         self._answers = 0
         self._latencies: deque[tuple[float, float]] = deque(maxlen=LATENCIES)  # time, ms
         self._states: Counter[str] = Counter()
+        self._misfits: deque[float] = deque(maxlen=MISFITS)
         # The caller's of `look`.
         now = time.monotonic()
         self._readings: deque[_Reading] = deque([_Reading(now, Counts(), 0)])
@@ -126,12 +131,18 @@ class Health:
             if latency_ms:
                 self._latencies.append((time.monotonic(), latency_ms))
 
+    def fits(self, misfit: float) -> None:
+        """How far the thermal image was off, as a share of the width."""
+        with self._lock:
+            self._misfits.append(misfit)
+
     def look(self) -> Report:
         """The state of things now. To be called about every PERIOD_S."""
         now = time.monotonic()
         counts = self._pairing.counts
         with self._lock:
             answers, states = self._answers, dict(self._states)
+            misfits = list(self._misfits)
             recent = [ms for at, ms in self._latencies if at > now - WINDOW_S]
         copy = dataclasses.replace(
             counts,
@@ -169,6 +180,7 @@ class Health:
             answered=(answers - first.answered) / span,
             latency_ms=tuple(percentiles) if percentiles else None,
             states=states,
+            misfit=float(np.median(misfits)) if len(misfits) == MISFITS else None,
             alone=next(
                 (
                     self._topics[1 - index]
@@ -223,10 +235,18 @@ def statuses(
     elif share > parameters.unpaired_warn and report.span_s >= WINDOW_S:
         level = DiagnosticStatus.WARN
         message = f"{share:.0%} of the images find no partner: raise slop, or set thermal_offset"
+    elif report.misfit is not None and report.misfit > parameters.misfit_warn:
+        level = DiagnosticStatus.WARN
+        message = (
+            f"the thermal image is {report.misfit:.1%} of the width off: record both cameras and "
+            "run `ainet calibrate`"
+        )
     values: dict[str, Any] = {
         "pairs (Hz)": report.paired,
         "thermal less RGB stamp (ms)": report.apart_ms,
     }
+    if report.misfit is not None:
+        values["thermal image off (% of the width)"] = 100 * report.misfit
     found.append(status("pairing", level, message, values))
 
     level = DiagnosticStatus.OK

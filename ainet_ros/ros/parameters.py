@@ -166,6 +166,12 @@ class TrackerParameters(Table):
         "Share of the slower camera's images without a partner that is a WARN in /diagnostics.",
         limits=(0.0, 1.0),
     )
+    misfit_warn: float = parameter(
+        0.04,
+        "How far the thermal image may be off, as a share of the width, before that is a WARN in "
+        "/diagnostics; looked at every 10 s where both images show edges.",
+        limits=(0.0, 1.0),
+    )
     latency_warn: float = parameter(
         500.0,
         "Time from the stamp to the answer, of 95 in 100, that is a WARN in /diagnostics.",

@@ -41,12 +41,13 @@ from ainet_ros.msg import Track as TrackMessage
 from ainet_ros.srv import InitTarget, ResetTarget
 from ainet_ros.tracker import Box, State, Track
 from ainet_ros.vision import overlay
+from ainet_ros.vision.calibration import misfit
 from ainet_ros.vision.encoding import to_rgb
 
 from . import messages
 from .bearing import ray
 from .camera import Camera
-from .engine import Engine, Settings
+from .engine import Engine, Images, Settings
 from .filters import NearestTimePairs, stamp_ns
 from .health import PERIOD_S, Health, statuses
 from .images import cv_bridge, to_compressed, to_image
@@ -72,6 +73,7 @@ OLDEST_CLOCK_S = 60.0
 """An image older than this when it comes was stamped by another clock."""
 FAILURE_PERIOD_S = 5.0
 FOLLOW_PERIOD_S = 0.1
+FIT_PERIOD_S = 10.0
 REPEAT_S = 30.0
 """Least time between two warnings of the same kind."""
 
@@ -97,6 +99,8 @@ class TrackerNode(LifecycleNode):
         self._pairing: NearestTime | None = None
         self._cameras: list[Camera] = []
         self._requests = ThreadPoolExecutor(1, "requests")
+        self._images: Images | None = None  # as tracked through last, while both cameras deliver
+        self._fit_due = 0.0
         self._rgb_frame = ""
         self._degraded = False
         self._overlay_due = 0.0
@@ -265,6 +269,7 @@ class TrackerNode(LifecycleNode):
             for camera in self._cameras:
                 camera.destroy()
             self._cameras = []
+            self._images = None
 
     # Run by the thread that spins
 
@@ -362,6 +367,10 @@ class TrackerNode(LifecycleNode):
         """Publish how the node fares, and say why no pairs come, where none come."""
         assert self._health is not None
         report = self._health.look()
+        images, now = self._images, time.monotonic()
+        if images is not None and now >= self._fit_due:
+            self._fit_due = now + FIT_PERIOD_S
+            self._requests.submit(self._check_fit, self._health, *images)
         device = "" if self._engine is None else self._engine.device
         name = self.get_fully_qualified_name().lstrip("/")
         diagnostics = DiagnosticArray(status=statuses(name, report, self._values, device))
@@ -374,6 +383,11 @@ class TrackerNode(LifecycleNode):
             self.get_logger().warning(trouble, throttle_duration_sec=REPEAT_S)
 
     # Requests, run by their own thread
+
+    def _check_fit(self, health: Health, *images: Any) -> None:
+        found = misfit(*images)
+        if found is not None:
+            health.fits(found)
 
     def _start(
         self, box: Box, stamp: int = 0, *, normalized: bool = False, add: bool = False
@@ -486,6 +500,7 @@ class TrackerNode(LifecycleNode):
         latency.total_ms = self._age_ms(pair) if age_ms else 0.0
         assert self._health is not None
         self._health.answered(answer.tracks, latency.total_ms)
+        self._images = None if None in pair[:2] else answer.images
         header = self._header(pair)
         self._say_if_degraded(pair, header)
         size = (0, 0) if answer.images is None else answer.images[0].shape[1::-1]
