@@ -27,6 +27,7 @@ from ainet_ros.ros.images import decode, to_compressed, to_image
 from ainet_ros.ros.pairing import Pair
 from ainet_ros.ros.parameters import TrackerParameters
 from ainet_ros.tracker import Tracker
+from ainet_ros.tracker.tracker import CONFIRMED_IN
 
 PAIRS, BOXES = ros_nodes.moving_scene(12)
 PERIOD_S = 0.2
@@ -237,7 +238,8 @@ def test_events_tell_the_life_of_a_target(ros):
         lost = ros.publish(*PAIRS[1])
         ros.answer(lost)
         ros.set_parameter("ainet", **THRESHOLDS)
-        found = ros.track(*PAIRS[2])
+        for _ in range(CONFIRMED_IN):
+            found = ros.track(*PAIRS[2])
         assert ros.reset().success
         ros.spin_until(lambda: len(heard) >= 6, "events")
     finally:
@@ -519,7 +521,8 @@ def test_thresholds_change_while_it_runs(ros):
     finally:
         assert ros.set_parameter("ainet", lost_below=0.0)[0].successful
         assert ros.set_parameter("ainet", found_above=0.0)[0].successful
-    assert ros.track(*PAIRS[2]).state == Track.TRACKING
+    states = [ros.track(*PAIRS[2]).state for _ in range(CONFIRMED_IN)]
+    assert states == [Track.LOST] * (CONFIRMED_IN - 1) + [Track.TRACKING]
 
 
 def test_best_effort_cameras_are_heard_and_reliable_ones_after_them(ros):

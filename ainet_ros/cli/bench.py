@@ -135,7 +135,7 @@ def run_track(args: argparse.Namespace) -> int:
     _check(args)
     if args.targets < 1:
         raise ValueError(f"--targets must be 1 or more, got {args.targets}")
-    tracker = options.make_tracker(args, args.targets)
+    tracker = options.make_tracker(args)
     result = track.measure(tracker, args.size or SIZES, args.repeats, args.targets)
     _print(args, result, track.table)
     return 0

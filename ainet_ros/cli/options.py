@@ -50,7 +50,7 @@ def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def make_tracker(args: argparse.Namespace, most_targets: int = 1) -> Tracker:
+def make_tracker(args: argparse.Namespace) -> Tracker:
     """A tracker as the arguments say, warmed up for so many targets.
 
     Raises:
@@ -63,5 +63,4 @@ def make_tracker(args: argparse.Namespace, most_targets: int = 1) -> Tracker:
         args.device,
         args.precision,
         args.compile,
-        most_targets,
     )

@@ -29,8 +29,8 @@ class Settings(NamedTuple):
 
     tone_map: ToneMap
     registration: Registration
-    lost_below: float
-    found_above: float
+    thresholds: tuple[float, float]
+    search_windows: int
     max_targets: int
 
     @classmethod
@@ -47,8 +47,8 @@ class Settings(NamedTuple):
                 parameters.registration,
                 parameters.calibration_file if parameters.registration == "homography" else None,
             ),
-            parameters.lost_below,
-            parameters.found_above,
+            parameters.thresholds,
+            parameters.search_windows,
             parameters.max_targets,
         )
 
@@ -97,7 +97,6 @@ class Engine:
             parameters.device,
             parameters.precision,
             compile=parameters.compile,
-            most_targets=parameters.max_targets,
         )
         return cls(tracker, settings)
 
@@ -111,7 +110,8 @@ class Engine:
         """Take new settings from the next pair on."""
         self._tone_map = settings.tone_map
         self._registration = settings.registration
-        self._tracker.set_thresholds(settings.lost_below, settings.found_above)
+        self._tracker.set_thresholds(*settings.thresholds)
+        self._tracker.search_windows = settings.search_windows
         self._most_targets = settings.max_targets
 
     def init(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ainet_ros.tracker import weights
 from ainet_ros.tracker.device import PRECISIONS
-from ainet_ros.tracker.tracker import FOUND_ABOVE, LOST_BELOW
+from ainet_ros.tracker.tracker import SEARCH_WINDOWS
 from ainet_ros.vision import registration, thermal
 
 from .table import Table, parameter, to_markdown, to_yaml
@@ -123,14 +123,21 @@ class TrackerParameters(Table):
         8, "Most targets at once; they go through the network as one batch.", limits=(1, 64)
     )
     lost_below: float = parameter(
-        LOST_BELOW,
-        "A tracked target whose score falls below this is LOST.",
-        limits=(0.0, 1.0),
+        -1.0,
+        "A tracked target whose score falls below this is LOST; -1 takes what suits the weights.",
+        limits=(-1.0, 1.0),
     )
     found_above: float = parameter(
-        FOUND_ABOVE,
-        "A lost target whose score reaches this is TRACKING again; not below lost_below.",
-        limits=(0.0, 1.0),
+        -1.0,
+        "A lost target whose score reaches this in four pairs in a row is TRACKING again; not "
+        "below lost_below; -1 takes what suits the weights.",
+        limits=(-1.0, 1.0),
+    )
+    search_windows: int = parameter(
+        SEARCH_WINDOWS,
+        "Windows that lost targets are looked for in, each pair: the last place and places around "
+        "it, further away each time. More find them sooner, and take their time.",
+        limits=(2, 64),
     )
     overlay_rate: float = parameter(
         10.0, "Most overlay images; 0 draws every pair.", unit="Hz", limits=(0.0, 240.0)
@@ -179,6 +186,16 @@ class TrackerParameters(Table):
         limits=(1.0, 60000.0),
     )
 
+    @property
+    def thresholds(self) -> tuple[float, float]:
+        """lost_below and found_above, those of the weights where they are not given."""
+        given = (self.lost_below, self.found_above)
+        own = weights.thresholds(self.weights)
+        low, high = (
+            mine if mine >= 0 else theirs for mine, theirs in zip(given, own, strict=True)
+        )
+        return low, high
+
     def check(self) -> None:
         if self.tone_percentile_low >= self.tone_percentile_high:
             raise ValueError(
@@ -190,10 +207,10 @@ class TrackerParameters(Table):
                 f"tone_fixed_low ({self.tone_fixed_low:g}) must be below "
                 f"tone_fixed_high ({self.tone_fixed_high:g})"
             )
-        if self.lost_below > self.found_above:
+        lost_below, found_above = self.thresholds
+        if lost_below > found_above:
             raise ValueError(
-                f"lost_below ({self.lost_below:g}) must not be above "
-                f"found_above ({self.found_above:g})"
+                f"lost_below ({lost_below:g}) must not be above found_above ({found_above:g})"
             )
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ValueError(f"device: {self.device!r} is none of auto, cpu, cuda, cuda:N")

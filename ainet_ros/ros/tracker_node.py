@@ -55,7 +55,7 @@ from .pairing import NearestTime, Pair
 from .parameters import TrackerParameters
 from .process import ignore_interrupts, ros
 from .qos import create_publisher, profile
-from .table import declare, updated
+from .table import declare, describe, updated
 from .worker import Entry, RecentPairs, Worker
 
 Result = TypeVar("Result")
@@ -341,6 +341,8 @@ class TrackerNode(LifecycleNode):
         return await answer
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        if not describe(TrackerParameters).keys() & {change.name for change in changes}:
+            return SetParametersResult(successful=True)  # of the quality of service
         try:
             parameters = updated(self._values, changes)
             settings = Settings.of(parameters)

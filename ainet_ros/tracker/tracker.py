@@ -28,8 +28,14 @@ from .onnx import OnnxNetwork
 TEMPLATE_FACTOR = 2.0
 SEARCH_FACTOR = 4.0
 """Side of a crop over sqrt(w * h) of the target."""
-LOST_BELOW, FOUND_ABOVE = 0.2, 0.35
-"""Scores at which a target is given up, and believed again."""
+SEARCH_WINDOWS = 4
+"""Windows that a lost target is looked for in, each pair."""
+USUAL_SHARE = 0.9
+"""Of its usual score that a lost target must have to be found."""
+USUAL_DECAY = 0.9
+"""Weight of the past in the usual score, each pair."""
+CONFIRMED_IN = 4
+"""Pairs in a row that a lost target must be seen in to be found."""
 CLIP_MARGIN = 10
 """Pixels of a box that stay inside the image, as published."""
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -75,16 +81,29 @@ class Target:
     """x, y, w, h in pixels of the RGB image: where the target was last believed to be. The next
     search is centred there, so another source may move it."""
     state: State = State.TRACKING
+    usual_score: float = 0.0
+    """A running mean while TRACKING."""
+    looked_at: int = 0
+    """While LOST: how many places besides the last one it was looked for at."""
+    candidate: Box | None = None
+    """While LOST: where it was seen in the last pair."""
+    seen: int = 0
+    """While LOST: in so many pairs in a row."""
 
 
 class Tracker:
     """Follows targets through pairs of registered RGB and thermal images.
 
     `start` and `advance` follow any number of targets, each on its own, all of them in one batch
-    of the network; `init` and `track` follow one that the tracker keeps. A target's state goes to
-    LOST when its score falls under `lost_below` and back to TRACKING when it reaches
-    `found_above`; while LOST its search region stays where it was last believed to be. Not thread
-    safe: one owner.
+    of the network; `init` and `track` follow one that the tracker keeps. Not thread safe: one
+    owner.
+
+    A target is LOST when its score falls under `lost_below`. In each pair it is then looked for in
+    windows of the size it had (`search_windows`, shared by all that are LOST, two at least): where
+    it was last believed to be, and places around that, further away in each pair, until the whole
+    image was looked at and it begins anew. Where the score reaches `found_above`, and
+    `USUAL_SHARE` of what it usually was, the next pair is looked at there alone; after
+    `CONFIRMED_IN` pairs in a row the target is TRACKING.
     """
 
     def __init__(
@@ -94,8 +113,9 @@ class Tracker:
         device: str | torch.device = "cpu",
         precision: torch.dtype = torch.float32,
         compile: bool = False,
-        lost_below: float = LOST_BELOW,
-        found_above: float = FOUND_ABOVE,
+        lost_below: float = weights.LOST_BELOW,
+        found_above: float = weights.FOUND_ABOVE,
+        search_windows: int = SEARCH_WINDOWS,
     ) -> None:
         """The network moves to `device`; where `precision` is not float32, its large matrices
         become that, for good. `compile`: by torch.compile, as int8 always is, in the first frame.
@@ -108,6 +128,7 @@ class Tracker:
         if compile or precision == torch.int8:
             self._match = translate(self._match, self.device)
         self.set_thresholds(lost_below, found_above)
+        self.search_windows = search_windows
         config = network.config
         self._template_size, self._search_size = config.template_size, config.search_size
         self._template = torch.zeros(1, 2, 3, *[self._template_size] * 2, device=self.device)
@@ -126,10 +147,9 @@ class Tracker:
         device: str = "auto",
         precision: str = "auto",
         compile: bool = False,
-        most_targets: int = 1,
     ) -> Tracker:
         """A tracker from a weights file, or from a file of `ainet export`, on a device and in a
-        precision by name, warmed up for up to `most_targets`.
+        precision by name, with the thresholds of the weights, warmed up.
 
         Raises FileNotFoundError or ValueError as `weights.load`, `OnnxNetwork`, `resolve`,
         `resolve_precision` and `warm_up` do, and on an ONNX file with a precision or `compile`.
@@ -145,19 +165,19 @@ class Tracker:
         else:
             network = weights.load(name_or_path)
             tracker = cls(network, device=where, precision=dtype, compile=compile)
-        tracker.warm_up(most_targets)
+        tracker.set_thresholds(*weights.thresholds(name_or_path))
+        tracker.warm_up()
         return tracker
 
-    def warm_up(self, most_targets: int) -> None:
-        """Run the network, so that the first frames with up to `most_targets` are quick.
+    def warm_up(self) -> None:
+        """Run the network on one window and on two, so that the first frames are quick.
 
         This translates it, where it is compiled. Raises ValueError where that fails.
         """
         blank = np.zeros((64, 64, 3), np.uint8)
         target = self.start(blank, blank, (16.0, 16.0, 32.0, 32.0))
         try:
-            # All numbers of targets from two on share a translation.
-            for count in range(1, min(2, most_targets) + 1):
+            for count in (1, 2):  # all numbers of windows from two on share a translation
                 self.advance(blank, blank, [replace(target) for _ in range(count)])
         except torch._inductor.exc.InductorError as error:
             raise ValueError(
@@ -224,41 +244,75 @@ class Tracker:
         check_images(rgb, thermal)
         if not targets:
             raise ValueError("no targets to advance")
-        if len(self._search) != len(targets):
-            self._search = self._search.new_empty(len(targets), *self._search.shape[1:])
-        views = [window(target.box, SEARCH_FACTOR) for target in targets]
-        for search, view in zip(self._search, views, strict=True):
+        height, width = rgb.shape[:2]
+        looked_for = [t for t in targets if t.state is State.LOST and t.candidate is None]
+        windows = max(2, self.search_windows // max(1, len(looked_for)))
+        views = [self._views(target, windows, width, height) for target in targets]
+        every = [view for of_target in views for view in of_target]
+        if len(self._search) != len(every):
+            self._search = self._search.new_empty(len(every), *self._search.shape[1:])
+        for search, view in zip(self._search, every, strict=True):
             self._fill(search, rgb, thermal, view)
+        templates = [
+            target.template for target, own in zip(targets, views, strict=True) for _ in own
+        ]
         prepared = time.perf_counter()
         with self._autocast:
-            output = self._match(batched([t.template for t in targets]), self._search)
+            output = self._match(batched(templates), self._search)
         # The window prefers the middle; the score that is reported is the network's own.
-        chosen = output.score_map * self._hann  # (targets, 1, F, F)
-        found = decode(chosen, output.size_map, output.offset_map)  # (targets, 4)
-        best = chosen.flatten(1).argmax(dim=1, keepdim=True)  # (targets, 1)
-        scores = output.score_map.flatten(1).gather(1, best)  # (targets, 1)
-        answers = torch.cat([found, scores], dim=1).tolist()
+        chosen = output.score_map * self._hann  # (windows, 1, F, F)
+        found = decode(chosen, output.size_map, output.offset_map)  # (windows, 4)
+        best = chosen.flatten(1).argmax(dim=1, keepdim=True)  # (windows, 1)
+        scores = output.score_map.flatten(1).gather(1, best)  # (windows, 1)
+        answers = iter(torch.cat([found, scores], dim=1).tolist())
         inferred = time.perf_counter()
-        height, width = rgb.shape[:2]
-        for target, view, (cx, cy, w, h, score) in zip(targets, views, answers, strict=True):
-            self._update(target, view.to_image((cx, cy, w, h)), score, width, height)
+        scored = []
+        for target, own in zip(targets, views, strict=True):
+            seen = [(next(answers), view) for view in own]
+            (cx, cy, w, h, score), view = max(seen, key=lambda answer: answer[0][-1])
+            box = view.to_image((cx, cy, w, h))
+            self._update(target, clip(box, width, height), score)
+            scored.append(score)
         timing = Timing(
             (prepared - started) * 1e3,
             (inferred - prepared) * 1e3,
             (time.perf_counter() - inferred) * 1e3,
         )
         return [
-            Track(target.box, answer[-1], target.state, timing)
-            for target, answer in zip(targets, answers, strict=True)
+            Track(target.box, score, target.state, timing)
+            for target, score in zip(targets, scored, strict=True)
         ]
 
-    def _update(self, target: Target, box: Box, score: float, width: int, height: int) -> None:
-        if not math.isfinite(score) or score < self.lost_below:
-            target.state = State.LOST
-        elif score >= self.found_above:
-            target.state = State.TRACKING
+    def _views(self, target: Target, windows: int, width: int, height: int) -> list[Window]:
+        """Where to look for a target in an image of this size; windows: of one that is LOST."""
         if target.state is State.TRACKING:
-            target.box = clip(box, width, height)
+            return [window(target.box, SEARCH_FACTOR)]
+        if target.candidate is not None:
+            return [window(target.candidate, SEARCH_FACTOR)]
+        around = places_around(target.box, width, height)
+        count = min(windows - 1, len(around))
+        boxes = [around[(target.looked_at + k) % len(around)] for k in range(count)]
+        target.looked_at += count
+        return [window(box, SEARCH_FACTOR) for box in (target.box, *boxes)]
+
+    def _update(self, target: Target, box: Box, score: float) -> None:
+        """box, score: the best that was seen in the windows of `_views`."""
+        if not math.isfinite(score):
+            score = 0.0
+        if target.state is State.TRACKING:
+            if score < self.lost_below:
+                target.state = State.LOST
+                target.looked_at, target.candidate, target.seen = 0, None, 0
+                return
+            before = target.usual_score or score
+            target.usual_score = USUAL_DECAY * before + (1 - USUAL_DECAY) * score
+            target.box = box
+        elif score < max(self.found_above, USUAL_SHARE * target.usual_score):
+            target.candidate, target.seen = None, 0
+        else:
+            target.candidate, target.seen = box, target.seen + 1
+            if target.seen == CONFIRMED_IN:
+                target.state, target.box = State.TRACKING, box
 
     def _fill(self, target: Tensor, rgb: Image, thermal: Image, view: Window) -> None:
         """Put the normalized crops into `target` (2, 3, side, side)."""
@@ -284,6 +338,17 @@ def hann_window(side: int) -> Tensor:
     k = torch.arange(1, side + 1)
     line = 0.5 * (1 - torch.cos(2 * math.pi * k / (side + 1)))
     return torch.outer(line, line)[None, None]
+
+
+def places_around(box: Box, width: int, height: int) -> list[Box]:
+    """Boxes of the same size all over an image, half a search window apart, nearest first, without
+    the box itself."""
+    x, y, w, h = box
+    step = SEARCH_FACTOR / 2 * math.sqrt(w * h)
+    columns = range(-int((x + w / 2) // step), int((width - x - w / 2) // step) + 1)
+    rows = range(-int((y + h / 2) // step), int((height - y - h / 2) // step) + 1)
+    places = sorted((i * i + j * j, i, j) for j in rows for i in columns if (i, j) != (0, 0))
+    return [(x + i * step, y + j * step, w, h) for _, i, j in places]
 
 
 def clip(box: Box, width: int, height: int) -> Box:

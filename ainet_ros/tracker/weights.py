@@ -22,12 +22,16 @@ from torch import Tensor
 from ainet_ros.files import write_whole
 from ainet_ros.network import AINet, AINetConfig, checkpoint
 
-DEFAULT = "small_168"
+DEFAULT = "nano"
+LOST_BELOW, FOUND_ABOVE = 0.4, 0.6
+"""Scores at which a target is given up, and believed again."""
+THRESHOLDS = {"small_168": (0.2, 0.35)}
+"""The same for shipped weights that score lower, trained without the loss of presence."""
 FORMAT = "ainet_ros 1"
 
 
 def find(name_or_path: str | os.PathLike[str]) -> Path:
-    """The file of shipped weights by name ("small_168"), or of a path as given.
+    """The file of shipped weights by name ("nano"), or of a path as given.
 
     Shipped weights lie in `weights/` of the source tree or `share/ainet_ros/weights` of the
     prefix the package is installed to. Raises FileNotFoundError saying where it looked.
@@ -46,6 +50,11 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
             f"no weights called {given.name!r}: no such file, and none in {looked}"
         )
     raise FileNotFoundError(f"no weights file {given}")
+
+
+def thresholds(name_or_path: str | os.PathLike[str]) -> tuple[float, float]:
+    """The scores that suit weights: lost_below and found_above."""
+    return THRESHOLDS.get(Path(name_or_path).stem, (LOST_BELOW, FOUND_ABOVE))
 
 
 def _shipped_folders() -> list[Path]:
