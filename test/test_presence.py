@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The score with and without the target: what is cut out, what is asked, the area it gives."""
 
+import itertools
 import json
 
+import cv2
 import numpy as np
 import pytest
 from networks import tiny
 
 from ainet_ros.cli import main
+from ainet_ros.evaluation.lost import trials
 from ainet_ros.evaluation.presence import Scores, cut_out, scores
-from ainet_ros.tracker import Tracker, weights
+from ainet_ros.tracker import State, Timing, Track, Tracker, weights
 from ainet_ros.vision.benchmarks import open_benchmark
 from ainet_ros.vision.scenes import Scene
 
@@ -103,3 +106,85 @@ def test_command_prints_what_the_frames_gave(scene, tmp_path, capsys):
 def test_bad_step(scene, capsys):
     assert main(["presence", str(scene), "--every", "0"]) == 2
     assert "every 0: must be at least 1" in capsys.readouterr().err
+
+
+class Seer:
+    """A tracker that sees the target where it is, unless the test says otherwise."""
+
+    def __init__(self, places):
+        self.places = places
+        self.asked = []
+
+    def init(self, rgb, thermal, box):
+        self.asked.append(box)
+
+    def track(self, rgb, thermal):
+        box, state = self.places(rgb)
+        return Track(box, 0.9, state, Timing(1, 1, 1))
+
+
+def bright(rgb):
+    """The box of the brightest pixels, or None."""
+    rows, columns = np.nonzero(rgb[..., 0] > 200)
+    if not len(rows):
+        return None
+    return columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1
+
+
+@pytest.fixture
+def square(tmp_path):
+    """A sequence of a bright square that moves on a dark ground, 10 frames a second."""
+    for stream in ("visible", "infrared"):
+        (tmp_path / stream).mkdir()
+    boxes = []
+    for number in range(60):
+        image = np.full((120, 160, 3), 40, np.uint8)
+        x, y = 60 + number // 4, 50
+        image[y : y + 20, x : x + 16] = 255
+        for stream in ("visible", "infrared"):
+            cv2.imwrite(str(tmp_path / stream / f"{number:04d}.png"), image)
+        boxes.append((x, y, 16, 20))
+    for name in ("visible", "infrared"):
+        np.savetxt(tmp_path / f"{name}.txt", boxes, "%d", ",")
+    np.savetxt(tmp_path / "init.txt", boxes[:1], "%d", ",")
+    return open_benchmark(tmp_path).sequences[0]
+
+
+def test_a_hidden_target_that_is_seen_again_is_counted(square):
+    def places(rgb):
+        box = bright(rgb)
+        return ((0, 0, 9, 9), State.LOST) if box is None else (box, State.TRACKING)
+
+    made = list(trials(Seer(places), square))
+    assert len(made) == len(range(0, 60 - 4 - 30 - 10, 8))
+    for trial in made:
+        assert (trial.hidden, trial.lost_after, trial.false, trial.found_after) == (30, 0, 0, 0)
+
+
+def test_what_is_found_in_its_place_is_counted(square):
+    calls = itertools.count()
+
+    def places(rgb):
+        box = bright(rgb)
+        if box is None:
+            return (0, 0, 9, 9), State.TRACKING if next(calls) % 10 == 9 else State.LOST
+        return (box, State.TRACKING) if box[0] + box[1] < 140 else ((0, 0, 9, 9), State.LOST)
+
+    made = list(trials(Seer(places), square))
+    assert {trial.false for trial in made} == {3}
+
+
+def test_a_target_that_is_never_lost_is_told(square):
+    seer = Seer(lambda rgb: (bright(rgb) or (0, 0, 9, 9), State.TRACKING))
+    assert {(trial.lost_after, trial.false) for trial in trials(seer, square)} == {(None, 0)}
+
+
+def test_hiding_by_command(tmp_path, capsys):
+    Scene(2, frames=50, attributes=()).write(tmp_path / "scene_2")
+    assert main(["presence", str(tmp_path / "scene_2"), "--hide", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert list(rows) == ["scene_2", "all"]
+    assert rows["all"]["trials"] == 1
+    assert rows["all"]["lost"] in (0, 1)
+    assert rows["all"]["found_again"] in (0, 1)
+    assert 0 <= rows["all"]["false_per_frame"] <= 0.5

@@ -28,6 +28,7 @@ def measure(
 
     The images are noise, the target stays: what is found makes no difference to the time.
     """
+    tracker.set_thresholds(0.0, 0.0)  # a LOST target is looked for in more windows
     rng = np.random.default_rng(0)
     rows: dict[str, dict[str, Any]] = {}
     for width, height in sizes:

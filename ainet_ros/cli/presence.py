@@ -7,8 +7,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .options import add_tracker_arguments, make_tracker
+
+if TYPE_CHECKING:
+    from ainet_ros.tracker import Tracker
+    from ainet_ros.vision.benchmarks import Benchmark
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -23,6 +28,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_tracker_arguments(parser)
     parser.add_argument(
         "--every", type=int, default=5, metavar="N", help="each N-th frame (default: 5)"
+    )
+    parser.add_argument(
+        "--hide",
+        action="store_true",
+        help="instead, hide the target for a second, move the scene, and see whether the target "
+        "is found again within a second, and whether something else is found meanwhile",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -40,6 +51,9 @@ def run(args: argparse.Namespace) -> int:
     for problem in benchmark.problems:
         print(f"skipped {problem}", file=sys.stderr)
     tracker = make_tracker(args)
+    if args.hide:
+        _hide(args, tracker, benchmark)
+        return 0
     found = {
         sequence.name: scores(tracker, sequence, args.every)
         for sequence in tqdm(benchmark.sequences, unit="sequence", file=sys.stderr)
@@ -69,3 +83,35 @@ def run(args: argparse.Namespace) -> int:
                 f"{row['score_present']:15.3f}  {row['score_absent']:18.3f}"
             )
     return 0
+
+
+def _hide(args: argparse.Namespace, tracker: Tracker, benchmark: Benchmark) -> None:
+    from tqdm import tqdm
+
+    from ainet_ros.evaluation.lost import trials
+
+    found = {
+        sequence.name: list(trials(tracker, sequence))
+        for sequence in tqdm(benchmark.sequences, unit="sequence", file=sys.stderr)
+    }
+    found["all"] = [trial for of_sequence in found.values() for trial in of_sequence]
+    rows = {
+        name: {
+            "trials": len(made),
+            "lost": sum(t.lost_after is not None for t in made) / len(made),
+            "found_again": sum(t.found_after is not None for t in made) / len(made),
+            "false_per_frame": sum(t.false for t in made) / sum(t.hidden for t in made),
+        }
+        for name, made in found.items()
+        if made
+    }
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return
+    wide = max(len("sequence"), *map(len, rows), 0)
+    print(f"{'sequence':{wide}}  trials  LOST  found again  false a frame")
+    for name, row in rows.items():
+        print(
+            f"{name:{wide}}  {row['trials']:6d}  {row['lost']:4.2f}  {row['found_again']:11.2f}  "
+            f"{row['false_per_frame']:13.3f}"
+        )

@@ -49,6 +49,7 @@ class Scores:
 def scores(tracker: Tracker, sequence: Sequence, every: int = 5) -> Scores:
     """The scores on every n-th frame after the first that has a true box.
 
+    The tracker's thresholds become 0: its target is never LOST, and looked for there alone.
     Raises ValueError where `every` is not positive, or the frames cannot be tracked in.
     """
     if every < 1:
@@ -57,6 +58,7 @@ def scores(tracker: Tracker, sequence: Sequence, every: int = 5) -> Scores:
     boxes = sequence.source.boxes
     if boxes is None:
         raise ValueError(f"{sequence.name}: has no boxes")
+    tracker.set_thresholds(0.0, 0.0)
     found: list[tuple[float, float]] = []
     for number, frame in enumerate(sequence.source):
         size = (frame.rgb.shape[1], frame.rgb.shape[0])
