@@ -372,6 +372,23 @@ def test_a_wrong_quality_of_service_is_named(tiny, fresh, name, value):
     assert "Traceback" not in process.text()
 
 
+def test_a_target_is_started_by_parameter(tiny, fresh):
+    fresh.start_tracker(tiny, **THRESHOLDS, init_box=",".join(map(str, BOXES[0])))
+    headers = play(fresh, PAIRS[:4])
+    tracks = [fresh.answer(header) for header in headers[1:]]
+    assert {track.target_id for track in tracks} == {1}
+    for answer, track in zip(tracks, offline(tiny, BOXES[0], PAIRS[1:4]), strict=True):
+        assert box_of(answer) == pytest.approx(track.box, abs=1e-3)
+    assert fresh.set_parameter("ainet", init_box="30,40,20,20")[0].successful
+    play(fresh, PAIRS[4:6])
+    assert fresh.track(*PAIRS[6]).target_id == 2
+    refused = fresh.set_parameter("ainet", init_box="30,40,20")[0]
+    assert not refused.successful
+    assert "x,y,width,height" in refused.reason
+    assert fresh.set_parameter("ainet", init_box="")[0].successful
+    assert fresh.track(*PAIRS[7]).target_id == 2
+
+
 def test_init_may_overtake_its_images(ros):
     stamp = ros.now()
     answer = ros.request_init(BOXES[0], stamp)

@@ -199,6 +199,18 @@ def test_a_lost_target_is_found_after_several_pairs_in_a_row():
     assert tracker.box != believed
 
 
+def test_a_score_that_is_no_number_is_a_loss_under_any_threshold():
+    network = Scripted()
+    tracker = Tracker(network, lost_below=0.0, found_above=0.0)
+    rgb, thermal = images()
+    tracker.init(rgb, thermal, BOX)
+    network.score = float("nan")
+    for _ in range(5):
+        track = tracker.track(rgb, thermal)
+        assert track.state is State.LOST
+        assert track.box == BOX
+
+
 def test_the_usual_score_makes_it_stricter_and_never_milder():
     for usual, score, found in ((0.98, 0.85, False), (0.98, 0.9, True), (0.4, 0.5, False)):
         tracker, network = lost_tracker(usual)

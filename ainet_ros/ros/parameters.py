@@ -11,7 +11,7 @@ import re
 import sys
 from dataclasses import dataclass
 
-from ainet_ros.tracker import weights
+from ainet_ros.tracker import Box, weights
 from ainet_ros.tracker.device import PRECISIONS
 from ainet_ros.tracker.tracker import SEARCH_WINDOWS
 from ainet_ros.vision import registration, thermal
@@ -119,6 +119,11 @@ class TrackerParameters(Table):
     calibration_file: str = parameter(
         "", "YAML file with the homography; used by registration homography only."
     )
+    init_box: str = parameter(
+        "",
+        "x,y,width,height in pixels of the RGB image: a target is started there in the first "
+        "pair, and in the next one whenever this is set. Empty: none.",
+    )
     max_targets: int = parameter(
         8, "Most targets at once; they go through the network as one batch.", limits=(1, 64)
     )
@@ -196,7 +201,21 @@ class TrackerParameters(Table):
         )
         return low, high
 
+    @property
+    def box(self) -> Box | None:
+        """init_box. Raises ValueError where it is no box."""
+        if not self.init_box.strip():
+            return None
+        try:
+            x, y, width, height = (float(part) for part in self.init_box.split(","))
+        except ValueError:
+            raise ValueError(
+                f"init_box: {self.init_box!r} is not x,y,width,height in pixels"
+            ) from None
+        return x, y, width, height
+
     def check(self) -> None:
+        _ = self.box
         if self.tone_percentile_low >= self.tone_percentile_high:
             raise ValueError(
                 f"tone_percentile_low ({self.tone_percentile_low:g}) must be below "

@@ -102,6 +102,7 @@ class TrackerNode(LifecycleNode):
         self._images: Images | None = None  # as tracked through last, while both cameras deliver
         self._fit_due = 0.0
         self._rgb_frame = ""
+        self._box_due: Box | None = None  # of the parameter init_box, for the next pair
         self._degraded = False
         self._overlay_due = 0.0
         self._health: Health | None = None
@@ -242,6 +243,7 @@ class TrackerNode(LifecycleNode):
             round(parameters.degraded_after * 1e9),
         )
         self._degraded = False
+        self._box_due = parameters.box
         self._cameras = [
             Camera(self, "rgb/image_raw", parameters.rgb_transport),
             Camera(self, "thermal/image_raw", parameters.thermal_transport),
@@ -278,6 +280,9 @@ class TrackerNode(LifecycleNode):
         if pair.rgb is not None:
             self._rgb_frame = pair.rgb.header.frame_id
         self._worker.put(pair, sum(len(message.data) for message in given))
+        if self._box_due is not None:
+            self._requests.submit(self._start, self._box_due, pair.rgb_stamp)
+            self._box_due = None
 
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._camera_info = info
@@ -348,6 +353,8 @@ class TrackerNode(LifecycleNode):
             settings = Settings.of(parameters)
         except (ValueError, OSError) as error:
             return SetParametersResult(successful=False, reason=str(error))
+        if any(change.name == "init_box" for change in changes):
+            self._box_due = parameters.box
         self._values = parameters
         if self._pairing is not None:
             self._pairing.slop_ns = round(parameters.slop * 1e9)

@@ -269,9 +269,9 @@ class Tracker:
         scored = []
         for target, own in zip(targets, views, strict=True):
             seen = [(next(answers), view) for view in own]
-            (cx, cy, w, h, score), view = max(seen, key=lambda answer: answer[0][-1])
+            (cx, cy, w, h, score), view = max(seen, key=lambda answer: _certain(answer[0][-1]))
             box = view.to_image((cx, cy, w, h))
-            self._update(target, clip(box, width, height), score)
+            self._update(target, clip(box, width, height), _certain(score))
             scored.append(score)
         timing = Timing(
             (prepared - started) * 1e3,
@@ -297,8 +297,6 @@ class Tracker:
 
     def _update(self, target: Target, box: Box, score: float) -> None:
         """box, score: the best that was seen in the windows of `_views`."""
-        if not math.isfinite(score):
-            score = 0.0
         if target.state is State.TRACKING:
             if score < self.lost_below:
                 target.state = State.LOST
@@ -322,6 +320,11 @@ class Tracker:
             # (side, side, 3) or (side, side) -> (3, side, side), thermal grey in each channel
             planes = crop.permute(2, 0, 1) if crop.dim() == 3 else crop.expand(3, side, side)
             target[modality].copy_(planes).sub_(self._mean).div_(self._scale)
+
+
+def _certain(score: float) -> float:
+    """A score, or what is below all where it is NaN."""
+    return score if math.isfinite(score) else -1.0
 
 
 def batched(templates: Sequence[Template]) -> Template:
