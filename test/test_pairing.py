@@ -323,6 +323,20 @@ def test_clocks_apart_silence_no_stream():
     assert pairing.silent == (False, False)
 
 
+@pytest.mark.parametrize("ahead", [-10_000, 10_000])
+@pytest.mark.parametrize("silent", [RGB, THERMAL])
+def test_a_camera_of_another_clock_may_fall_silent(ahead, silent):
+    pairing = NearestTime(20 * MS, 5, alone_ns=300 * MS)
+    for k in range(20):
+        feed(pairing, [(RGB, 20_000 + 50 * k), (THERMAL, 20_000 + ahead + 50 * k)])
+    living = THERMAL if silent == RGB else RGB
+    first = 21_000 + (ahead if living == THERMAL else 0)
+    pairs = feed(pairing, [(living, first + 50 * k) for k in range(20)])
+    assert len(pairs) >= 12
+    assert all(getattr(pair, silent) is None for pair in pairs)
+    assert len(pairing) == 0
+
+
 def test_a_silent_stream_stays_so_when_the_clock_is_set_back():
     pairing = NearestTime(20 * MS, 5, alone_ns=300 * MS)
     feed(pairing, interleaved([5000 + 50 * k for k in range(30)], [5000, 5050]))

@@ -191,11 +191,11 @@ class NearestTime:
         stream.newest = aligned
         stream.late_in_a_row = 0
         stream.queue.append((aligned, stamp, message))
+        if self._is_silent(other, aligned):
+            return [self._newest_alone(stream, other)]
         pairs = list(self._certain_pairs())
         self._discard_unmatchable_thermal()
         self._bound(stream, other)
-        if self._is_silent(other, aligned):
-            pairs.append(self._newest_alone(stream, other))
         return pairs
 
     def _is_silent(self, stream: _Stream, now: int) -> bool:
@@ -212,8 +212,9 @@ class NearestTime:
 
     def _newest_alone(self, stream: _Stream, silent: _Stream) -> Pair:
         aligned, stamp, message = stream.queue.pop()
-        stream.counts.dropped += len(stream.queue)
-        stream.queue.clear()
+        for waiting in (stream, silent):
+            waiting.counts.dropped += len(waiting.queue)
+            waiting.queue.clear()
         silent.newest = aligned  # what comes after it is to be newer
         self.counts.alone += 1
         if stream is self._rgb:
