@@ -220,7 +220,7 @@ def measure(
                 frame = rig.run(SLOW, seconds)["stages_ms"]
                 rate = min(1e3 / sum(frame[stage] for stage in STAGES[2:]), FASTEST)
                 if overload is not None:
-                    entry: dict[str, Any] = rig.overload(OVERLOAD * rate, overload)
+                    entry: dict[str, Any] = rig.overload(min(OVERLOAD * rate, FASTEST), overload)
                 else:
                     entry = {"rates": _rates(rig, rate, seconds)}
                 result["sizes"][f"{width}x{height}"] = entry
