@@ -365,6 +365,7 @@ def test_quality_of_service_is_overridden_and_what_does_not_fit_is_said(tiny, fr
     [
         ("qos_overrides./rgb/image_raw.subscription.reliability", "perhaps"),
         ("qos_overrides./rgb/image_raw.subscription.depth", "deep"),
+        ("qos_overrides./rgb/image_raw.subscription.depth", 0),
         ("qos_overrides./ainet/track.publisher.reliability", "perhaps"),
     ],
 )

@@ -256,7 +256,7 @@ def test_places_around_are_in_the_image_nearest_first():
     assert (np.diff(distance) >= -1e-9).all()
     assert distance[0] == 32
     assert len(places) == 10 * 7 - 1
-    assert places_around((0, 0, 320, 240), 320, 240) == []
+    assert places_around((0, 0, 320, 240), 320, 240) == ()
 
 
 def test_lost_targets_share_the_windows():

@@ -40,7 +40,7 @@ LOWER = (0.75, 0.5, 0.25)
 DROPPED = 0.05
 """Largest share of pairs without an answer at the peak rate."""
 OVERLOAD = 4.0
-"""Times the rate that the node can take, in an overload."""
+"""Times the rate that the time of a frame lets expect, in an overload; at most FASTEST."""
 SETTLE_S = 1.0
 """Of each measurement that is left out at its start; and so long answers may come after it."""
 START_TIMEOUT_S = 120.0
@@ -195,14 +195,15 @@ def measure(
     seconds: float,
     overload: float | None = None,
 ) -> dict[str, Any]:
-    """By the size of the images: the peak rate with few drops, and latency, drops, CPU and memory
-    at it and at lower rates; or, with `overload`, what so many seconds of it do.
+    """By the size of the images: latency, drops, CPU and memory at rates from what a frame's time
+    lets expect down to the peak rate with few drops, and at shares of that; or, with `overload`,
+    what so many seconds of it do.
 
     Args:
         parameters: of the node.
         sizes: width and height of the images.
         seconds: of each measurement.
-        overload: seconds of cameras at OVERLOAD times the rate that the node can take.
+        overload: seconds of cameras at OVERLOAD times the rate that its frames' time lets expect.
 
     Raises:
         ProcessError, TimeoutError: the nodes do not run as they should.
@@ -229,12 +230,14 @@ def measure(
 
 
 def _rates(rig: Rig, rate: float, seconds: float) -> list[dict[str, Any]]:
-    """At the peak rate, if there is one up to `rate`, and at shares of it."""
+    """From `rate` down to the peak rate, if there is one, and at shares of that."""
+    rows = []
     for share in SHARES:
-        peak = rig.run(share * rate, seconds)
-        if peak["dropped"] < DROPPED:
-            return [peak, *(rig.run(lower * peak["rate"], seconds) for lower in LOWER)]
-    return []
+        rows.append(rig.run(share * rate, seconds))
+        if rows[-1]["dropped"] < DROPPED:
+            peak = rows[-1]["rate"]
+            return rows + [rig.run(lower * peak, seconds) for lower in LOWER]
+    return rows
 
 
 def table(result: dict[str, Any]) -> str:
@@ -248,7 +251,9 @@ def table(result: dict[str, Any]) -> str:
                 f"{entry['growth_a_minute'] / 2**20:+.2f} MiB a minute"
             )
             continue
-        lines.append(f"{size}, from the highest rate with under {DROPPED:.0%} dropped down")
+        kept = [row["rate"] for row in entry["rates"] if row["dropped"] < DROPPED]
+        peak = f"{max(kept):.1f} Hz" if kept else "at no rate tried"
+        lines.append(f"{size}: under {DROPPED:.0%} dropped up to {peak}")
         lines.append(
             f"  {'Hz':>6}{'dropped':>9}{'p50':>8}{'p95':>8}{'p99':>8}{'jitter':>8}{'beside':>8}"
             f"{'CPU':>7}{'MiB':>7}  stages, ms"
@@ -261,6 +266,4 @@ def table(result: dict[str, Any]) -> str:
                 f"{row['latency_ms']['jitter']:8.1f}{row['overhead_ms']:8.1f}{row['cpu']:7.0%}"
                 f"{row['memory'] / 2**20:7.0f}  {stages}"
             )
-        if not entry["rates"]:
-            lines.append(f"  none: it dropped {DROPPED:.0%} at every rate tried")
     return "\n".join(lines)

@@ -48,6 +48,10 @@ class Camera(SimpleFilter):  # type: ignore[misc]
         self.topic = node.resolve_topic_name(self._relative)
         """With its namespace, remapped."""
         self._depth = int(self._override("depth", DEPTH))
+        if self._depth < 1:
+            raise ValueError(
+                f"qos_overrides.{self.topic}.subscription.depth: {self._depth} must be 1 or more"
+            )
         reliability = str(self._override("reliability", AUTO))
         if reliability not in (AUTO, "best_effort", "reliable"):
             raise ValueError(

@@ -218,7 +218,7 @@ class TrackerNode(LifecycleNode):
         }
         self._bearing_publisher = create_publisher(self, Vector3Stamped, "~/bearing", DEPTH)
         self._events_publisher = create_publisher(self, Event, "~/events", DEPTH)
-        services = MutuallyExclusiveCallbackGroup()  # while one waits, so does the other alone
+        services = MutuallyExclusiveCallbackGroup()  # one that waits holds up the other only
         self.create_service(InitTarget, "~/init", self._on_init, callback_group=services)
         self.create_service(ResetTarget, "~/reset", self._on_reset, callback_group=services)
         requests: list[tuple[type, str, Callable[[Any], None]]] = [
@@ -340,7 +340,7 @@ class TrackerNode(LifecycleNode):
 
         def done(job: Future[Result]) -> None:
             answer.set_result(job.result())
-            executor.wake()  # before Lyrical the executor does not see it by itself
+            executor.wake()  # else it sees the answer only when something else comes
 
         self._requests.submit(request).add_done_callback(done)
         return await answer

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -78,8 +79,8 @@ class Target:
     template: Template
     """As the network has embedded it, of batch 1. It is fixed."""
     box: Box
-    """x, y, w, h in pixels of the RGB image: where the target was last believed to be. The next
-    search is centred there, so another source may move it."""
+    """x, y, w, h in pixels of the RGB image: where the target was last believed to be. While it is
+    TRACKING the next search is centred there, so another source may move it."""
     state: State = State.TRACKING
     usual_score: float = 0.0
     """A running mean while TRACKING."""
@@ -343,7 +344,8 @@ def hann_window(side: int) -> Tensor:
     return torch.outer(line, line)[None, None]
 
 
-def places_around(box: Box, width: int, height: int) -> list[Box]:
+@lru_cache(maxsize=64)  # they stay the same while a target is LOST, and may be thousands
+def places_around(box: Box, width: int, height: int) -> tuple[Box, ...]:
     """Boxes of the same size all over an image, half a search window apart, nearest first, without
     the box itself."""
     x, y, w, h = box
@@ -351,7 +353,7 @@ def places_around(box: Box, width: int, height: int) -> list[Box]:
     columns = range(-int((x + w / 2) // step), int((width - x - w / 2) // step) + 1)
     rows = range(-int((y + h / 2) // step), int((height - y - h / 2) // step) + 1)
     places = sorted((i * i + j * j, i, j) for j in rows for i in columns if (i, j) != (0, 0))
-    return [(x + i * step, y + j * step, w, h) for _, i, j in places]
+    return tuple((x + i * step, y + j * step, w, h) for _, i, j in places)
 
 
 def clip(box: Box, width: int, height: int) -> Box:
