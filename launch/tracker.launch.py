@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracker on the topics of two cameras, with RViz on request.
+"""The tracker on the topics of two cameras, with RViz and a web page on request.
 
 ros2 launch ainet_ros tracker.launch.py rgb:=/camera/image_raw thermal:=/flir/image_raw
 """
@@ -63,6 +63,17 @@ ARGUMENTS = [
         "rviz", default_value="false", choices=BOOLEANS, description="Open RViz on the overlay."
     ),
     DeclareLaunchArgument(
+        "console",
+        default_value="false",
+        choices=BOOLEANS,
+        description="Serve the operator's web page; its log shows the address.",
+    ),
+    DeclareLaunchArgument(
+        "console_host",
+        default_value="127.0.0.1",
+        description="Address that the page is served on; 0.0.0.0: to the network, with a token.",
+    ),
+    DeclareLaunchArgument(
         "log_level",
         default_value="info",
         choices=["debug", "info", "warn", "error", "fatal"],
@@ -71,8 +82,8 @@ ARGUMENTS = [
 ]
 
 
-def tracker(context: LaunchContext) -> list[Node]:
-    """The tracker node: params_file first, then what the arguments set."""
+def nodes(context: LaunchContext) -> list[Node]:
+    """The tracker, and the console: params_file first, then what the arguments set."""
     params_file = LaunchConfiguration("params_file").perform(context)
     if not Path(params_file).is_file():
         # launch_ros would warn and start the node with the defaults.
@@ -82,7 +93,7 @@ def tracker(context: LaunchContext) -> list[Node]:
         for name in ("weights", "device", "precision")
     }
     overrides = {name: value for name, value in given.items() if value}
-    overrides["use_sim_time"] = LaunchConfiguration("use_sim_time").perform(context) == "true"
+    use_sim_time = LaunchConfiguration("use_sim_time").perform(context) == "true"
     remappings = []
     for name in ("rgb", "thermal"):
         topic = LaunchConfiguration(name).perform(context)
@@ -90,20 +101,32 @@ def tracker(context: LaunchContext) -> list[Node]:
             remappings.append((f"{name}/image_raw{suffix}", f"{topic}{suffix}"))
     folder, slash, _ = LaunchConfiguration("rgb").perform(context).rpartition("/")
     remappings.append(("rgb/camera_info", f"{folder}{slash}camera_info"))
-    return [
-        Node(
-            package="ainet_ros",
-            executable="tracker_node",
-            name="ainet",
-            namespace=LaunchConfiguration("namespace"),
-            parameters=[params_file, overrides],
-            remappings=remappings,
-            ros_arguments=["--log-level", ["ainet:=", LaunchConfiguration("log_level")]],
-            output="screen",
-            emulate_tty=True,
-            on_exit=Shutdown(reason="the tracker ended"),
-        )
-    ]
+    common = {
+        "package": "ainet_ros",
+        "namespace": LaunchConfiguration("namespace"),
+        "remappings": remappings,
+        "output": "screen",
+        "emulate_tty": True,
+    }
+    tracker = Node(
+        executable="tracker_node",
+        name="ainet",
+        parameters=[params_file, overrides, {"use_sim_time": use_sim_time}],
+        ros_arguments=["--log-level", ["ainet:=", LaunchConfiguration("log_level")]],
+        on_exit=Shutdown(reason="the tracker ended"),
+        **common,
+    )
+    console = Node(
+        executable="console",
+        name="console",
+        parameters=[
+            params_file,
+            {"host": LaunchConfiguration("console_host"), "use_sim_time": use_sim_time},
+        ],
+        condition=IfCondition(LaunchConfiguration("console")),
+        **common,
+    )
+    return [tracker, console]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -116,4 +139,4 @@ def generate_launch_description() -> LaunchDescription:
         condition=IfCondition(LaunchConfiguration("rviz")),
         output="log",
     )
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=tracker), rviz])
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=nodes), rviz])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ainet_ros.ros.parameters import TrackerParameters
+from ainet_ros.ros.parameters import NODES, TrackerParameters
 from ainet_ros.ros.table import describe, to_markdown, to_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,20 +20,24 @@ ROOT = Path(__file__).resolve().parents[1]
 )
 def test_committed_files_are_the_table_s(path, form, request):
     committed = (ROOT / path).read_text(encoding="utf-8")
-    assert committed == form(TrackerParameters), (
+    assert committed == form(NODES), (
         f"write it anew: python -m ainet_ros.ros.parameters {request.node.callspec.id} > {path}"
     )
 
 
 def test_file_holds_every_parameter_at_its_default():
-    entries = yaml.safe_load(to_yaml(TrackerParameters))["/**"]["ros__parameters"]
-    assert entries == dataclasses.asdict(TrackerParameters())
-    assert TrackerParameters(**entries) == TrackerParameters()
+    nodes = yaml.safe_load(to_yaml(NODES))
+    assert set(nodes) == {f"/**/{name}" for name in NODES}
+    for name, table in NODES.items():
+        entries = nodes[f"/**/{name}"]["ros__parameters"]
+        assert entries == dataclasses.asdict(table())
+        assert table(**entries) == table()
 
 
 def test_every_parameter_is_described():
-    for name, description in describe(TrackerParameters).items():
-        assert description.text.endswith("."), name
+    for table in NODES.values():
+        for name, description in describe(table).items():
+            assert description.text.endswith("."), name
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,7 @@ def _weights() -> Iterator[Finding]:
 
 def _optional() -> Iterator[Finding]:
     for module, use in (
+        ("aiohttp", "for the operator's web page"),
         ("onnxruntime", "to track with .onnx files"),
         ("onnxscript", "for `ainet export`"),
         ("rosbags", "to read bags without ROS"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parameters of `tracker_node`.
+"""The parameters of the nodes of `tracker.launch.py`.
 
 ``python -m ainet_ros.ros.parameters yaml`` prints `config/tracker.yaml`, and ``markdown`` prints
 `docs/parameters.md`.
@@ -237,6 +237,46 @@ class TrackerParameters(Table):
             raise ValueError("registration: homography needs a calibration_file")
 
 
+@dataclass(frozen=True)
+class ConsoleParameters(Table):
+    """Parameters of `console`."""
+
+    host: str = parameter(
+        "127.0.0.1",
+        "Address to listen on: 127.0.0.1 serves this host alone, 0.0.0.0 the network, to whoever "
+        "has the token.",
+        read_only=True,
+    )
+    port: int = parameter(
+        8642, "Port to listen on; 0 takes a free one.", limits=(0, 65535), read_only=True
+    )
+    token: str = parameter(
+        "",
+        "What an operator on another host must know, 16 characters or more; empty: made anew at "
+        "each start, and logged, where host is not this host.",
+        read_only=True,
+    )
+    rate: float = parameter(
+        10.0,
+        "Most pictures of a view; the overlay's are also limited by overlay_rate of the tracker.",
+        unit="Hz",
+        limits=(0.1, 60.0),
+        read_only=True,
+    )
+    quality: int = parameter(
+        80, "JPEG quality of the cameras' pictures.", limits=(1, 100), read_only=True
+    )
+
+    def check(self) -> None:
+        if self.token and (len(self.token) < 16 or not re.fullmatch(r"[\w.~-]+", self.token)):
+            raise ValueError(
+                "token: must be 16 or more letters, digits and signs of -._~, or empty"
+            )
+
+
+NODES: dict[str, type[Table]] = {"ainet": TrackerParameters, "console": ConsoleParameters}
+"""The tables by the names of the nodes."""
+
 if __name__ == "__main__":
     forms = {"yaml": to_yaml, "markdown": to_markdown}
-    print(forms[sys.argv[1]](TrackerParameters), end="")
+    print(forms[sys.argv[1]](NODES), end="")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -133,30 +133,38 @@ def _descriptor(description: Description, field: dataclasses.Field[Any]) -> Para
     return descriptor
 
 
-def to_yaml(table: type[Table]) -> str:
-    """A ROS parameter file with every parameter of a table at its default, described."""
-    title = (table.__doc__ or "").splitlines()[0].replace("`", "")
+def to_yaml(tables: Mapping[str, type[Table]]) -> str:
+    """A ROS parameter file with every parameter of the nodes' tables at its default, described.
+
+    tables: by the names of the nodes, which may run in any namespace.
+    """
     lines = [
         "# SPDX-License-Identifier: Apache-2.0",
-        f"# {title} The values are the defaults.",
-        "/**:",
-        "  ros__parameters:",
+        "# The values are the defaults.",
     ]
-    for field in dataclasses.fields(table):
-        sentence = field.metadata["description"].sentence()
-        lines += textwrap.wrap(sentence, 96, initial_indent="    # ", subsequent_indent="    # ")
-        entry = yaml.safe_dump({field.name: field.default}, width=1000).strip()
-        lines.append(f"    {entry}")
+    for node, table in tables.items():
+        lines += [f"/**/{node}:", "  ros__parameters:"]
+        for field in dataclasses.fields(table):
+            sentence = field.metadata["description"].sentence()
+            lines += textwrap.wrap(
+                sentence, 96, initial_indent="    # ", subsequent_indent="    # "
+            )
+            entry = yaml.safe_dump({field.name: field.default}, width=1000).strip()
+            lines.append(f"    {entry}")
     return "\n".join(lines) + "\n"
 
 
-def to_markdown(table: type[Table]) -> str:
-    """A page with every parameter of a table, its default and its description."""
-    title = (table.__doc__ or "").splitlines()[0].removesuffix(".")
-    lines = [f"# {title}", "", "| parameter | default | |", "|---|---|---|"]
-    for field in dataclasses.fields(table):
-        default = json.dumps(field.default)
-        lines.append(
-            f"| `{field.name}` | `{default}` | {field.metadata['description'].sentence()} |"
-        )
+def to_markdown(tables: Mapping[str, type[Table]]) -> str:
+    """A page with every parameter of the nodes' tables, its default and its description.
+
+    tables: by the names of the nodes.
+    """
+    lines = ["# Parameters"]
+    for node, table in tables.items():
+        lines += ["", f"## Node `{node}`", "", "| parameter | default | |", "|---|---|---|"]
+        for field in dataclasses.fields(table):
+            default = json.dumps(field.default)
+            lines.append(
+                f"| `{field.name}` | `{default}` | {field.metadata['description'].sentence()} |"
+            )
     return "\n".join(lines) + "\n"

@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator's web page: `node` is its ROS side, `server` its web side, `page` what browsers
+get."""

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may use the console, and how often."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import secrets
+import time
+from collections import deque
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+COOKIE = "ainet_token"
+COOKIE_S = 30 * 24 * 3600
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+FAILURES = 20
+FAILURES_S = 60.0
+"""After so many wrong tokens within so long, others than this host's wait."""
+
+
+class RateLimit:
+    """Allows `burst` calls at once and `rate` a second in the long run."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate, self._burst = rate, burst
+        self._left, self._at = float(burst), time.monotonic()
+
+    def allows(self) -> bool:
+        now = time.monotonic()
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Access:
+    """Lets in what comes from this host by a local name, and whoever knows the token.
+
+    By name too: a page of somebody else's domain that points to this host is not local.
+
+    token: empty where there is none, so that only this host may come in.
+    """
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._failures: deque[float] = deque(maxlen=FAILURES)
+
+    def check(self, request: web.Request) -> None:
+        """Raises web.HTTPException for who may not come in.
+
+        Where the token came in the address, that is a redirection which puts it into a cookie.
+        """
+        if not self._origin_is_own(request):
+            raise web.HTTPForbidden(text="this request comes from another site's page")
+        if self._is_local(request) or self._knows(request.cookies.get(COOKIE, "")):
+            return
+        if self._waits():
+            raise web.HTTPTooManyRequests(text="too many wrong tokens: wait a minute")
+        given = request.query.get("token")
+        if given is not None and self._knows(given):
+            answer = web.HTTPSeeOther(request.path)
+            answer.set_cookie(COOKIE, given, max_age=COOKIE_S, httponly=True, samesite="Strict")
+            raise answer
+        if given is not None or COOKIE in request.cookies:
+            self._failures.append(time.monotonic())
+        raise web.HTTPUnauthorized(
+            text="a token is needed: open the address that the console's log shows, or "
+            "/?token=... with the parameter token"
+        )
+
+    def _knows(self, given: str) -> bool:
+        return bool(self._token) and hmac.compare_digest(given.encode(), self._token.encode())
+
+    def _waits(self) -> bool:
+        full = len(self._failures) == FAILURES
+        return full and time.monotonic() - self._failures[0] < FAILURES_S
+
+    @staticmethod
+    def _is_local(request: web.Request) -> bool:
+        transport = request.transport
+        peer = transport.get_extra_info("peername") if transport is not None else None
+        if not peer:
+            return False
+        address = ipaddress.ip_address(peer[0].partition("%")[0])
+        mapped = getattr(address, "ipv4_mapped", None)
+        return (mapped or address).is_loopback and host_name(request.host) in LOCAL_NAMES
+
+    @staticmethod
+    def _origin_is_own(request: web.Request) -> bool:
+        """Whether no page of another site asks; browsers say which one does."""
+        origin = request.headers.get("Origin")
+        return origin is None or urlsplit(origin).netloc == request.host
+
+
+def host_name(host: str) -> str:
+    """Of a Host header, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def new_token() -> str:
+    """One that nobody guesses."""
+    return secrets.token_urlsafe(24)
