@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tracker as a managed node."""
 
+import signal
+
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (make setup, or a distribution)")
@@ -98,3 +100,28 @@ def test_a_node_that_tracks_may_be_shut_down_at_once(managed):
     assert state(client) == State.PRIMARY_STATE_FINALIZED
     process.send(2)
     assert process.wait() == 0
+
+
+def test_a_lifecycle_manager_s_bond_holds_while_the_node_is_active(managed):
+    bondpy = pytest.importorskip("bondpy.bondpy", reason="needs bondpy")
+    client, process, weights = managed
+    ros_nodes.save_tiny_weights(weights)
+
+    def active_bond():
+        """The manager's end, once it is bound to the node, which is active now."""
+        formed = []
+        bond = bondpy.Bond(client.node, "bond", "ainet", on_formed=lambda: formed.append(True))
+        bond.start()
+        assert change(client, Transition.TRANSITION_ACTIVATE)
+        client.spin_until(lambda: formed, "bond")
+        return bond
+
+    assert change(client, Transition.TRANSITION_CONFIGURE)
+    bond = active_bond()
+    assert change(client, Transition.TRANSITION_DEACTIVATE)
+    client.spin_until(bond.is_broken, "end of the bond")
+    assert process.alive()
+    bond = active_bond()
+    assert tracks(client)
+    process.send(signal.SIGKILL)
+    client.spin_until(bond.is_broken, "end of the bond")

@@ -58,6 +58,11 @@ from .qos import create_publisher, profile
 from .table import declare, describe, updated
 from .worker import Entry, RecentPairs, Worker
 
+try:
+    from bondpy.bondpy import Bond
+except ImportError:  # it has no wheel
+    Bond = None
+
 Result = TypeVar("Result")
 
 DEPTH = 10
@@ -102,6 +107,7 @@ class TrackerNode(LifecycleNode):
         self._images: Images | None = None  # as tracked through last, while both cameras deliver
         self._fit_due = 0.0
         self._rgb_frame = ""
+        self._bond: Any = None
         self._box_due: Box | None = None  # of the parameter init_box, for the next pair
         self._degraded = False
         self._overlay_due = 0.0
@@ -138,6 +144,7 @@ class TrackerNode(LifecycleNode):
             if self._engine is None:
                 self._in_worker(self._load)
             self._listen()
+            self._bind()
 
         return self._transition("activate", activate)
 
@@ -167,8 +174,24 @@ class TrackerNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _stop(self) -> None:
+        self._unbind()
         self._stop_listening()
         self._in_worker(self._unload)
+
+    def _bind(self) -> None:
+        """Have a lifecycle manager, such as Nav2's, see at once when this process ends."""
+        if self._values.autostart or Bond is None:
+            return
+        self._bond = Bond(self, "bond", self.get_name())
+        self._bond.start()
+
+    def _unbind(self) -> None:
+        if self._bond is not None:
+            bond, self._bond = self._bond, None
+            bond.shutdown()
+            # It leaves them in the node's lists, where an executor fails on them.
+            self.destroy_subscription(bond.sub)
+            self.destroy_publisher(bond.pub)
 
     def _spin(self) -> bool:
         """Until the context is shut down; False where the node cannot start by itself."""
