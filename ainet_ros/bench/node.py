@@ -121,11 +121,12 @@ class Rig:
         rows = [listener.answers[stamp] for stamp in sorted(answered)]
         latency = np.array([ms for ms, _ in rows])
         stages = {
-            stage: float(np.median([getattr(t.latency, f"{stage}_ms") for _, t in rows]))
+            stage: np.array([getattr(t.latency, f"{stage}_ms") for _, t in rows])
             for stage in STAGES
         }
-        stages["publish"] = float(np.median([ms - t.latency.total_ms for ms, t in rows]))
+        stages["publish"] = np.array([ms - t.latency.total_ms for ms, t in rows])
         p50, p95, p99 = np.percentile(latency, [50, 95, 99])
+        slowest = latency >= p99
         tracker = np.median(
             [t.latency.preprocess_ms + t.latency.network_ms + t.latency.postprocess_ms
              for _, t in rows]
@@ -137,7 +138,8 @@ class Rig:
             "dropped": 1 - len(answered) / len(published),
             "latency_ms": {"p50": p50, "p95": p95, "p99": p99, "jitter": float(latency.std())},
             "overhead_ms": float(p50 - tracker),
-            "stages_ms": stages,
+            "stages_ms": {stage: float(np.median(ms)) for stage, ms in stages.items()},
+            "slowest_ms": {stage: float(ms[slowest].mean()) for stage, ms in stages.items()},
             "cpu": cpu / lasted,
             "memory": self._memory(),
         }
@@ -150,13 +152,15 @@ class Rig:
         self.processes.stop("replay_camera")
         memory = [minute["memory"] for minute in minutes]
         frame_ms = 1e3 / float(np.median([minute["answered_hz"] for minute in minutes]))
-        p99 = max(minute["latency_ms"]["p99"] for minute in minutes)
+        worst = max(minutes, key=lambda minute: minute["latency_ms"]["p99"])
+        p99 = worst["latency_ms"]["p99"]
         return {
             "rate": rate,
             "seconds": seconds,
             "p99_ms": p99,
             "frame_ms": frame_ms,
             "p99_frames": p99 / frame_ms,
+            "slowest_ms": worst["slowest_ms"],
             "memory": memory,
             # After the first minute, which fills what is kept on purpose.
             "growth_a_minute": (memory[-1] - memory[0]) / max(1, len(memory) - 1),
@@ -248,7 +252,8 @@ def table(result: dict[str, Any]) -> str:
             lines.append(
                 f"{size}: {entry['seconds']:g} s at {entry['rate']:.1f} Hz: p99 "
                 f"{entry['p99_ms']:.0f} ms, {entry['p99_frames']:.2f} frames; memory "
-                f"{entry['growth_a_minute'] / 2**20:+.2f} MiB a minute"
+                f"{entry['growth_a_minute'] / 2**20:+.2f} MiB a minute; the slowest hundredth, "
+                f"ms: {_stages(entry['slowest_ms'])}"
             )
             continue
         kept = [row["rate"] for row in entry["rates"] if row["dropped"] < DROPPED]
@@ -260,10 +265,14 @@ def table(result: dict[str, Any]) -> str:
         )
         for row in entry["rates"]:
             latency = "".join(f"{row['latency_ms'][k]:8.1f}" for k in ("p50", "p95", "p99"))
-            stages = ", ".join(f"{k} {v:.1f}" for k, v in row["stages_ms"].items())
+            stages = _stages(row["stages_ms"])
             lines.append(
                 f"  {row['rate']:6.1f}{row['dropped']:9.1%}{latency}"
                 f"{row['latency_ms']['jitter']:8.1f}{row['overhead_ms']:8.1f}{row['cpu']:7.0%}"
                 f"{row['memory'] / 2**20:7.0f}  {stages}"
             )
     return "\n".join(lines)
+
+
+def _stages(milliseconds: dict[str, float]) -> str:
+    return ", ".join(f"{stage} {value:.1f}" for stage, value in milliseconds.items())

@@ -151,7 +151,7 @@ class TrackerParameters(Table):
         80, "JPEG quality of the compressed overlay.", limits=(1, 100)
     )
     history_s: float = parameter(
-        2.0,
+        5.0,
         "How far back a target may be initialised: so long the pairs are kept.",
         unit="s",
         limits=(0.0, 60.0),
