@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check format bench weights ablation clean listed_changed
+.PHONY: help setup demo test check format docs bench weights ablation clean listed_changed
 
 # The ROS 2 distribution that is sourced, or else wheels of ROS 2.
 ros := $(shell [ -n "$$ROS_DISTRO" ] && python3 -c 'import rclpy' 2> /dev/null \
@@ -25,6 +25,7 @@ help:
 	@echo "make test   run the tests"
 	@echo "make check  run ruff and mypy"
 	@echo "make format mend what ruff can mend"
+	@echo "make docs   build the documentation as a site in build/site/"
 	@echo "make bench  measure speed and memory on this machine; JSON in bench_output/"
 	@echo "make weights DATA=recordings OUT=runs  train shipped weights anew (PRESET=nano: those): docs/training.md"
 	@echo "make ablation DATA=recordings   write docs/ablation.md"
@@ -55,6 +56,10 @@ check: $(venv)
 
 format: $(venv)
 	. ./env.sh && ruff check --fix . ; ruff format .
+
+docs: $(venv)
+	@. ./env.sh && sphinx-build -q -W --keep-going -c docs -d build/site/.doctrees . build/site
+	@echo "make docs: build/site/index.html"
 
 bench: setup
 	@. ./env.sh && scripts/bench.sh bench_output

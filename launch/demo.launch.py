@@ -61,4 +61,4 @@ def generate_launch_description() -> LaunchDescription:
             PathJoinSubstitution([FindPackageShare("ainet_ros"), "launch", "tracker.launch.py"])
         )
     )
-    return LaunchDescription([*ARGUMENTS, camera, tracker, operator])
+    return LaunchDescription([*ARGUMENTS, tracker, camera, operator])

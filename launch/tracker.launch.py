@@ -139,4 +139,5 @@ def generate_launch_description() -> LaunchDescription:
         condition=IfCondition(LaunchConfiguration("rviz")),
         output="log",
     )
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=nodes), rviz])
+    # RViz first: where it is not installed launch ends, and would leave a tracker behind.
+    return LaunchDescription([*ARGUMENTS, rviz, OpaqueFunction(function=nodes)])

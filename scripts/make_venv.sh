@@ -44,11 +44,11 @@ if [ "$ros" = wheels ]; then
     done
     [ -n "$python" ] || fail "no Python here can be used:$reasons"
     options=()
-    requirements=(core bags console train onnx dev build ros)
+    requirements=(core bags console train onnx dev docs build ros)
 else
     python=python3
     options=(--system-site-packages)
-    requirements=(core bags console train onnx dev build)
+    requirements=(core bags console train onnx dev docs build)
 fi
 
 arguments=(--constraint requirements/tested.txt)

@@ -90,6 +90,16 @@ def test_a_wrong_choice_is_refused():
 
 
 @needs_launch
+@pytest.mark.skipif(shutil.which("rviz2") is not None, reason="RViz is installed")
+@pytest.mark.parametrize("file", LAUNCH_FILES, ids=lambda file: file.name)
+def test_without_rviz_nothing_is_left_behind(file):
+    done = subprocess.run(launch(file.name, "rviz:=true"), capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "package 'rviz2' not found" in done.stdout + done.stderr
+    assert "process started" not in done.stdout + done.stderr
+
+
+@needs_launch
 def test_tracker_is_launched_with_remaps_namespace_and_parameters(ros, tiny, tmp_path):
     import ros_nodes
 

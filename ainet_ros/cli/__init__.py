@@ -38,15 +38,20 @@ COMMANDS = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `ainet`. Returns 0, or 2 where the input is at fault (and says so on stderr)."""
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of `ainet` and of all its subcommands."""
     parser = argparse.ArgumentParser(
         prog="ainet", description="RGB-T tracking with AINet, without ROS."
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_parser(subparsers)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `ainet`. Returns 0, or 2 where the input is at fault (and says so on stderr)."""
+    args = make_parser().parse_args(argv)
     try:
         return args.run(args)
     except (ValueError, OSError) as error:

@@ -159,12 +159,18 @@ def to_markdown(tables: Mapping[str, type[Table]]) -> str:
 
     tables: by the names of the nodes.
     """
-    lines = ["# Parameters"]
+    parts = ["# Parameters\n"]
     for node, table in tables.items():
-        lines += ["", f"## Node `{node}`", "", "| parameter | default | |", "|---|---|---|"]
-        for field in dataclasses.fields(table):
-            default = json.dumps(field.default)
-            lines.append(
-                f"| `{field.name}` | `{default}` | {field.metadata['description'].sentence()} |"
-            )
+        parts += [f"## Node `{node}`\n", rows(table)]
+    return "\n".join(parts)
+
+
+def rows(table: type[Table]) -> str:
+    """A table of Markdown: every parameter, its default and its description."""
+    lines = ["| parameter | default | |", "|---|---|---|"]
+    for field in dataclasses.fields(table):
+        default = json.dumps(field.default)
+        lines.append(
+            f"| `{field.name}` | `{default}` | {field.metadata['description'].sentence()} |"
+        )
     return "\n".join(lines) + "\n"
