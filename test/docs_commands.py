@@ -34,7 +34,8 @@ MADE = (".venv/", "build/", "install/", "log/", "runs/", "bench_output/", "demo_
 SHARE = "$(ros2 pkg prefix --share ainet_ros)/"
 TYPES = ("ainet_ros/msg/", "ainet_ros/srv/")
 OTHERS = set(
-    "apt cd colcon cp export git mkdir pip rosdep rqt_image_view rviz2 ssh sudo tensorboard".split()
+    "apt cd colcon cp export git mkdir pip rosdep rqt_image_view rviz2".split()
+    + "ssh sudo tensorboard".split()
 )
 """Programs of others: what they are given is not checked, save files of this repository."""
 OTHERS_OPTIONS = {"--show-args", "--clock", "--loop", "--nnodes", "--rdzv-endpoint"}
