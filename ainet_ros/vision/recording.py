@@ -15,11 +15,6 @@ from rosbags.highlevel import AnyReader
 from .bag import PARAMETERS, BagSource, opened
 from .boxes import Boxes
 
-NO_TARGET, TRACKING, LOST = 0, 1, 2
-INIT, RESET = 1, 4
-"""Constants of the messages, which stand in no bag."""
-EVENTS = {INIT: "INIT", 2: "LOST", 3: "FOUND", RESET: "RESET", 5: "DEGRADED", 6: "RESTORED"}
-
 _TRACK = "ainet_ros/msg/Track"
 _EVENT = "ainet_ros/msg/Event"
 _CHANGE = "rcl_interfaces/msg/ParameterEvent"
@@ -35,22 +30,24 @@ class Answer(NamedTuple):
 
     Attributes:
         stamp_ns: of the pair.
+        target_id: 0 where there was no target.
+        state: NO_TARGET, TRACKING or LOST.
         score: 0 to 1.
     """
 
     stamp_ns: int
     pair: PairStamps
     target_id: int
-    state: int
+    state: str
     score: float
     box: Quad
 
 
 class Happening(NamedTuple):
-    """An Event message; pair and box have a meaning with INIT only."""
+    """An Event message; event: INIT, LOST, ...; pair and box have a meaning with INIT only."""
 
     stamp_ns: int
-    event: int
+    event: str
     target_id: int
     pair: PairStamps
     box: Quad
@@ -121,7 +118,7 @@ def first_target(
     Raises ValueError where the recording does not hold the pair that it was started on.
     """
     recording = read(path)
-    start = next((event for event in recording.events if event.event == INIT), None)
+    start = next((event for event in recording.events if event.event == "INIT"), None)
     if start is None:
         return None
     answers = [a for a in recording.answers if a.target_id == start.target_id]
@@ -160,7 +157,7 @@ def _answer(track: Any) -> Answer:
         rgb,
         (0 if alone else rgb, thermal),
         track.target_id,
-        track.state,
+        _constant(track, track.state),
         track.score,
         _quad(track.box),
     )
@@ -171,7 +168,13 @@ def _happening(event: Any) -> Happening:
     # Messages of before they told where a target was started.
     pair = (stamp, _stamp_ns(event.thermal_stamp)) if hasattr(event, "thermal_stamp") else (0, 0)
     box = _quad(event.box) if hasattr(event, "box") else (0.0, 0.0, 0.0, 0.0)
-    return Happening(stamp, event.event, event.target_id, pair, box)
+    return Happening(stamp, _constant(event, event.event), event.target_id, pair, box)
+
+
+def _constant(message: Any, value: int) -> str:
+    """The name of a value among the constants of a message's type."""
+    constants = vars(type(message)).items()
+    return next((name for name, own in constants if name.isupper() and own == value), str(value))
 
 
 def _stamp_ns(stamp: Any) -> int:
