@@ -60,6 +60,11 @@ ARGUMENTS = [
         description="Take the time from /clock: simulation, or bags played with --clock.",
     ),
     DeclareLaunchArgument(
+        "record",
+        default_value="",
+        description="Folder to record the tracked pairs, answers and events into; empty: none.",
+    ),
+    DeclareLaunchArgument(
         "rviz", default_value="false", choices=BOOLEANS, description="Open RViz on the overlay."
     ),
     DeclareLaunchArgument(
@@ -71,8 +76,8 @@ ARGUMENTS = [
 ]
 
 
-def tracker(context: LaunchContext) -> list[Node]:
-    """The tracker node: params_file first, then what the arguments set."""
+def nodes(context: LaunchContext) -> list[Node]:
+    """The tracker and the recorder: params_file first, then what the arguments set."""
     params_file = LaunchConfiguration("params_file").perform(context)
     if not Path(params_file).is_file():
         # launch_ros would warn and start the node with the defaults.
@@ -90,20 +95,36 @@ def tracker(context: LaunchContext) -> list[Node]:
             remappings.append((f"{name}/image_raw{suffix}", f"{topic}{suffix}"))
     folder, slash, _ = LaunchConfiguration("rgb").perform(context).rpartition("/")
     remappings.append(("rgb/camera_info", f"{folder}{slash}camera_info"))
-    return [
-        Node(
-            package="ainet_ros",
-            executable="tracker_node",
-            name="ainet",
-            namespace=LaunchConfiguration("namespace"),
-            parameters=[params_file, overrides],
-            remappings=remappings,
-            ros_arguments=["--log-level", ["ainet:=", LaunchConfiguration("log_level")]],
-            output="screen",
-            emulate_tty=True,
-            on_exit=Shutdown(reason="the tracker ended"),
-        )
-    ]
+    tracker = Node(
+        package="ainet_ros",
+        executable="tracker_node",
+        name="ainet",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[params_file, overrides],
+        remappings=remappings,
+        ros_arguments=["--log-level", ["ainet:=", LaunchConfiguration("log_level")]],
+        output="screen",
+        emulate_tty=True,
+        on_exit=Shutdown(reason="the tracker ended"),
+    )
+    folder = LaunchConfiguration("record").perform(context)
+    if not folder:
+        return [tracker]
+    recorder = Node(
+        package="ainet_ros",
+        executable="recorder",
+        name="recorder",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[
+            params_file,
+            {"folder": folder, "use_sim_time": overrides["use_sim_time"]},
+        ],
+        remappings=remappings,
+        output="screen",
+        emulate_tty=True,
+    )
+    # First, for it is there sooner, and misses nothing of a target that init_box starts.
+    return [recorder, tracker]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -116,4 +137,4 @@ def generate_launch_description() -> LaunchDescription:
         condition=IfCondition(LaunchConfiguration("rviz")),
         output="log",
     )
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=tracker), rviz])
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=nodes), rviz])

@@ -7,20 +7,21 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ainet_ros.ros.parameters import TrackerParameters
-from ainet_ros.ros.table import describe, to_markdown, to_yaml
+from ainet_ros.ros.parameters import TrackerParameters, page
+from ainet_ros.ros.recording import RecorderParameters
+from ainet_ros.ros.table import describe, to_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(
     ("path", "form"),
-    [("config/tracker.yaml", to_yaml), ("docs/parameters.md", to_markdown)],
+    [("config/tracker.yaml", to_yaml(TrackerParameters)), ("docs/parameters.md", page())],
     ids=["yaml", "markdown"],
 )
 def test_committed_files_are_the_table_s(path, form, request):
     committed = (ROOT / path).read_text(encoding="utf-8")
-    assert committed == form(TrackerParameters), (
+    assert committed == form, (
         f"write it anew: python -m ainet_ros.ros.parameters {request.node.callspec.id} > {path}"
     )
 
@@ -31,8 +32,9 @@ def test_file_holds_every_parameter_at_its_default():
     assert TrackerParameters(**entries) == TrackerParameters()
 
 
-def test_every_parameter_is_described():
-    for name, description in describe(TrackerParameters).items():
+@pytest.mark.parametrize("table", [TrackerParameters, RecorderParameters])
+def test_every_parameter_is_described(table):
+    for name, description in describe(table).items():
         assert description.text.endswith("."), name
 
 

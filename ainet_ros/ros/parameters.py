@@ -2,7 +2,7 @@
 """The parameters of `tracker_node`.
 
 ``python -m ainet_ros.ros.parameters yaml`` prints `config/tracker.yaml`, and ``markdown`` prints
-`docs/parameters.md`.
+`docs/parameters.md`, with those of `recorder`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ainet_ros.tracker.device import PRECISIONS
 from ainet_ros.tracker.tracker import SEARCH_WINDOWS
 from ainet_ros.vision import registration, thermal
 
+from .recording import RecorderParameters
 from .table import Table, parameter, to_markdown, to_yaml
 
 TRANSPORTS = ("raw", "compressed")
@@ -237,6 +238,10 @@ class TrackerParameters(Table):
             raise ValueError("registration: homography needs a calibration_file")
 
 
+def page() -> str:
+    """docs/parameters.md."""
+    return "\n".join(map(to_markdown, (TrackerParameters, RecorderParameters)))
+
+
 if __name__ == "__main__":
-    forms = {"yaml": to_yaml, "markdown": to_markdown}
-    print(forms[sys.argv[1]](TrackerParameters), end="")
+    print(page() if sys.argv[1] == "markdown" else to_yaml(TrackerParameters), end="")

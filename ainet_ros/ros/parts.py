@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import threading
@@ -213,9 +214,10 @@ class PartWriter:
             write_whole(run / PARAMETERS, text.encode())
 
     def _new_run(self) -> Path:
-        name = time.strftime(RUN_NAME)
-        taken = len(list(self._folder.glob(f"{name}*")))
-        run = self._folder / (f"{name}_{taken + 1}" if taken else name)
+        run = self._folder / time.strftime(RUN_NAME)
+        names = (run.with_name(f"{run.name}_{number}") for number in itertools.count(2))
+        while run.exists():
+            run = next(names)
         run.mkdir()
         with self._changed:
             self._status = self._status._replace(run=run)

@@ -253,6 +253,7 @@ class Recorder(Node):
             "folder": status.run or "",
             "parts": status.parts,
             "messages": status.messages,
+            "images": self._images.given,
             "written (MB)": f"{status.bytes / MEGABYTE:.1f}",
             "messages dropped": status.dropped,
             "images missing": self._images.missing,

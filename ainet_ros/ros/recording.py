@@ -69,6 +69,8 @@ class UnansweredImages:
     def __init__(self, seconds: float, max_bytes: int) -> None:
         """Images are kept so long, and no more of them; so long too an answer waits for one."""
         self.seconds = seconds
+        self.given = 0
+        """Images that were given out."""
         self.missing = 0
         """Images that were named and did not come, or were not kept."""
         self._max_bytes = max_bytes
@@ -76,15 +78,15 @@ class UnansweredImages:
         # Each in order of time.
         self._kept: dict[Key, tuple[float, bytes]] = {}
         self._named: dict[Key, float] = {}
-        self._given: dict[Key, float] = {}
+        self._given_at: dict[Key, float] = {}
 
     def add(self, key: Key, image: bytes, now: float) -> bytes | None:
         """Take an image; returns it where an answer has named it already."""
         self.forget(now)
         if self._named.pop(key, None) is not None:
-            self._given[key] = now
+            self._note_given(key, now)
             return image
-        if key in self._given or key in self._kept:
+        if key in self._given_at or key in self._kept:
             return None  # it comes twice while its camera is subscribed anew
         self._kept[key] = (now, image)
         self._bytes += len(image)
@@ -95,14 +97,14 @@ class UnansweredImages:
     def name(self, key: Key, now: float) -> bytes | None:
         """An answer names an image; returns it where it is here and was not given yet."""
         self.forget(now)
-        if key in self._given:
+        if key in self._given_at:
             return None
         if key not in self._kept:
             self._named.setdefault(key, now)
             return None
         _, image = self._kept.pop(key)
         self._bytes -= len(image)
-        self._given[key] = now
+        self._note_given(key, now)
         return image
 
     def forget(self, now: float) -> None:
@@ -110,10 +112,14 @@ class UnansweredImages:
         since = now - self.seconds
         while self._kept and next(iter(self._kept.values()))[0] < since:
             self._drop_oldest()
-        for times in (self._named, self._given):
+        for times in (self._named, self._given_at):
             while times and next(iter(times.values())) < since:
                 del times[next(iter(times))]
                 self.missing += times is self._named
+
+    def _note_given(self, key: Key, now: float) -> None:
+        self._given_at[key] = now
+        self.given += 1
 
     def _drop_oldest(self) -> None:
         _, image = self._kept.pop(next(iter(self._kept)))
