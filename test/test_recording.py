@@ -54,7 +54,7 @@ def ros(tmp_path):
 def start_recorder(ros, folder, *arguments, **parameters):
     """A recorder that hears the client's cameras: pairs without a target are answered first."""
     recorder = ros.start("recorder", {"folder": folder, **SMALL, **parameters}, *arguments)
-    recorder.wait_for_log("ready: listening to")
+    recorder.wait_for_log("ready: the tracker has told")
     wait_for_images(ros, lambda: play(ros, PAIRS[:1]))
     ros.spin_for(0.5)
     ros.tracks.clear()
@@ -123,7 +123,7 @@ def test_a_camera_s_run_is_recorded_in_parts_and_tracked_again(ros, tiny, tmp_pa
     scene.write(tmp_path / "scene")
     ros.start("tracker_node", {"weights": tiny, **THRESHOLDS}).wait_for_log("ready:")
     recorder = ros.start("recorder", {"folder": tmp_path / "bags", **SMALL})
-    recorder.wait_for_log("ready: listening to")
+    recorder.wait_for_log("ready: the tracker has told")
     camera = ros.start(
         "replay_camera",
         {"source": tmp_path / "scene", "rate": 5.0, "paused": True, "thermal_encoding": "mono16"},

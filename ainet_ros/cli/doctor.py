@@ -112,7 +112,8 @@ def _optional() -> Iterator[Finding]:
     for module, use in (
         ("onnxruntime", "to track with .onnx files"),
         ("onnxscript", "for `ainet export`"),
-        ("rosbags", "to read bags without ROS"),
+        ("rosbags", "to record, and to read bags"),
+        ("rerun", "for `ainet view`: pip install rerun-sdk"),
         ("tensorboard", "to train"),
     ):
         yield _module(module, f"{use}: pip install {module}")

@@ -16,10 +16,8 @@ from ainet_ros.tracker.device import PRECISIONS
 from ainet_ros.tracker.tracker import SEARCH_WINDOWS
 from ainet_ros.vision import registration, thermal
 
-from .recording import RecorderParameters
+from .recording import TRANSPORTS, RecorderParameters
 from .table import Table, parameter, to_markdown, to_yaml
-
-TRANSPORTS = ("raw", "compressed")
 
 
 @dataclass(frozen=True)

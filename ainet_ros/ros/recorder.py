@@ -65,7 +65,7 @@ def serialized_stamp_ns(message: bytes) -> int:
 
 
 class Recorder(Node):
-    """Records from the tracker's first answer on; images too, once it knows its parameters."""
+    """Records from the tracker's first answer on."""
 
     def __init__(self, **kwargs: Any) -> None:
         """Raises ValueError for a wrong parameter, or where rosbags is not installed."""
@@ -83,6 +83,9 @@ class Recorder(Node):
         self._writer = PartWriter(values, typestore(get_package_share_path("ainet_ros")))
         self._images = UnansweredImages(ANSWER_S, values.memory_mb * MEGABYTE)
         self._cameras: list[Camera] = []
+        self._listen_to_cameras((values.rgb_transport, values.thermal_transport))
+        self._answers = 0  # since the last camera_info
+        self._told = False  # the tracker's parameters
         self._asked: Future[Any] | None = None
         self._said = self._writer.status
         self._lost = 0
@@ -96,12 +99,11 @@ class Recorder(Node):
         self._listen(
             CameraInfo,
             "rgb/camera_info",
-            lambda data, write: write(data),
+            self._on_camera_info,
             profile(1, ReliabilityPolicy.BEST_EFFORT),
         )
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(REPORT_PERIOD_S, self._report, clock=steady)
-        self.get_logger().info(f"waiting for {self.resolve_topic_name(f'{TRACKER}/track')}")
 
     def spin(self) -> None:
         """Record until the context is shut down."""
@@ -122,7 +124,7 @@ class Recorder(Node):
         self._writer.close(CLOSE_S)
         status = self._writer.status
         self.get_logger().info(
-            f"recorded {status.bytes / MEGABYTE:.0f} MB in {status.parts} parts: {status.run}"
+            f"recorded {status.bytes / MEGABYTE:.0f} MB: {status.run or 'no answer came'}"
         )
 
     def _listen(
@@ -140,6 +142,20 @@ class Recorder(Node):
 
         self.create_subscription(kind, name, lambda data: callback(data, write), quality, raw=True)
 
+    def _listen_to_cameras(self, transports: tuple[str, str]) -> None:
+        for camera in self._cameras:
+            camera.destroy()
+        self._transports = transports
+        self._cameras = [
+            Camera(self, f"{name}/image_raw", transport, serialized=True)
+            for name, transport in zip(("rgb", "thermal"), transports, strict=True)
+        ]
+        self._image_topics = [self._topic_of(camera.type, camera.name) for camera in self._cameras]
+        for side, camera in enumerate(self._cameras):
+            camera.registerCallback(self._on_image, side)
+        topics = " and ".join(camera.topic for camera in self._cameras)
+        self.get_logger().info(f"listening to {topics}")
+
     def _topic_of(self, kind: type, name: str) -> Any:
         package, *_ = kind.__module__.split(".")
         before_remapping = self.resolve_topic_name(name, only_expand=True)
@@ -148,8 +164,8 @@ class Recorder(Node):
     # The tracker's parameters
 
     def _ask_for_parameters(self) -> None:
-        """Ask, until there is an answer: how the tracker listens says how to listen too."""
-        if self._cameras:
+        """Ask, until there is an answer."""
+        if self._told:
             return
         if not (self._list.service_is_ready() and self._get.service_is_ready()):
             self._asked = None
@@ -167,15 +183,11 @@ class Recorder(Node):
         parameters = dict(zip(names, values, strict=True))
         self._writer.keep_parameters(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
         self._images.seconds = ANSWER_S + parameters["history_s"]
-        self._cameras = [
-            Camera(self, f"{name}/image_raw", parameters[f"{name}_transport"], serialized=True)
-            for name in ("rgb", "thermal")
-        ]
-        self._image_topics = [self._topic_of(camera.type, camera.name) for camera in self._cameras]
-        for side, camera in enumerate(self._cameras):
-            camera.registerCallback(self._on_image, side)
-        topics = " and ".join(camera.topic for camera in self._cameras)
-        self.get_logger().info(f"ready: listening to {topics}")
+        transports = (parameters["rgb_transport"], parameters["thermal_transport"])
+        if transports != self._transports:
+            self._listen_to_cameras(transports)
+        self._told = True
+        self.get_logger().info("ready: the tracker has told its parameters")
 
     def _on_parameter_event(self, data: bytes, write: Callable[[bytes], None]) -> None:
         event = deserialize_message(data, ParameterEvent)
@@ -183,7 +195,8 @@ class Recorder(Node):
             f"{TRACKER}/get_parameters"
         ):
             return
-        write(data)
+        if event.changed_parameters:
+            write(data)
         for change in event.changed_parameters:
             if change.name == "history_s":
                 self._images.seconds = ANSWER_S + parameter_value_to_python(change.value)
@@ -195,11 +208,17 @@ class Recorder(Node):
         if image is not None:
             self._put_images({side: image})
 
+    def _on_camera_info(self, data: bytes, write: Callable[[bytes], None]) -> None:
+        if self._answers:
+            self._answers = 0
+            write(data)
+
     def _on_track(self, data: bytes, write: Callable[[bytes], None]) -> None:
         track = deserialize_message(data, Track)
         rgb, thermal = stamp_ns(track.header.stamp), stamp_ns(track.thermal_stamp)
         alone = track.degraded and thermal != 0
         self._name(rgb=0 if alone else rgb, thermal=thermal)
+        self._answers += 1
         write(data)
 
     def _on_event(self, data: bytes, write: Callable[[bytes], None]) -> None:

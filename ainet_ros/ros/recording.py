@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from .table import Table, parameter
 
+TRANSPORTS = ("raw", "compressed")
+
 
 @dataclass(frozen=True)
 class RecorderParameters(Table):
@@ -17,6 +19,15 @@ class RecorderParameters(Table):
         "Where recordings go; each start makes one, named by its time. Each recorder needs a "
         "folder of its own.",
         read_only=True,
+    )
+    rgb_transport: str = parameter(
+        "raw",
+        "As the tracker's; where that differs, the recorder follows it.",
+        choices=TRANSPORTS,
+        read_only=True,
+    )
+    thermal_transport: str = parameter(
+        "raw", "The same for thermal/image_raw.", choices=TRANSPORTS, read_only=True
     )
     part_mb: int = parameter(
         500,
