@@ -109,14 +109,14 @@ def _weights() -> Iterator[Finding]:
 
 
 def _optional() -> Iterator[Finding]:
-    for module, use in (
-        ("onnxruntime", "to track with .onnx files"),
-        ("onnxscript", "for `ainet export`"),
-        ("rosbags", "to record, and to read bags"),
-        ("rerun", "for `ainet view`: pip install rerun-sdk"),
-        ("tensorboard", "to train"),
+    for module, package, use in (
+        ("onnxruntime", "onnxruntime", "to track with .onnx files"),
+        ("onnxscript", "onnxscript", "for `ainet export`"),
+        ("rosbags", "rosbags", "to record, and to read bags"),
+        ("rerun", "rerun-sdk", "for `ainet view`"),
+        ("tensorboard", "tensorboard", "to train"),
     ):
-        yield _module(module, f"{use}: pip install {module}")
+        yield _module(module, f"{use}: pip install {package}")
 
 
 def _ros() -> Iterator[Finding]:

@@ -123,7 +123,8 @@ class Recorder(Node):
         """Complete the recording."""
         self._writer.close(CLOSE_S)
         status = self._writer.status
-        self.get_logger().info(
+        # Not the node's: its log goes to /rosout too, which is no more.
+        get_logger("recording").info(
             f"recorded {status.bytes / MEGABYTE:.0f} MB: {status.run or 'no answer came'}"
         )
 
@@ -215,21 +216,22 @@ class Recorder(Node):
 
     def _on_track(self, data: bytes, write: Callable[[bytes], None]) -> None:
         track = deserialize_message(data, Track)
-        rgb, thermal = stamp_ns(track.header.stamp), stamp_ns(track.thermal_stamp)
-        alone = track.degraded and thermal != 0
-        self._name(rgb=0 if alone else rgb, thermal=thermal)
+        self._name_images(track)
         self._answers += 1
         write(data)
 
     def _on_event(self, data: bytes, write: Callable[[bytes], None]) -> None:
         event = deserialize_message(data, Event)
         if event.event == Event.INIT:
-            self._name(rgb=stamp_ns(event.header.stamp), thermal=stamp_ns(event.thermal_stamp))
+            self._name_images(event)
         write(data)
 
-    def _name(self, *, rgb: int, thermal: int) -> None:
-        """Write the images of a pair; 0: that camera is silent."""
+    def _name_images(self, answer: Track | Event) -> None:
+        """Write the images of a pair, or the one that there is."""
         now = time.monotonic()
+        rgb, thermal = stamp_ns(answer.header.stamp), stamp_ns(answer.thermal_stamp)
+        if answer.degraded and thermal:
+            rgb = 0
         found = {
             side: self._images.name((side, stamp), now)
             for side, stamp in enumerate((rgb, thermal))

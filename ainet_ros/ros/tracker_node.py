@@ -421,6 +421,7 @@ class TrackerNode(LifecycleNode):
                         target_id=started.target_id,
                         event=Event.INIT,
                         thermal_stamp=thermal_stamp(entry.pair),
+                        degraded=None in entry.pair[:2],
                         box=messages.box_message(started.box),
                     )
                 )

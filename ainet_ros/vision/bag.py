@@ -103,8 +103,11 @@ class BagSource(Source):
         waiting: list[dict[int, npt.NDArray[Any]]] = [{}, {}]  # images whose partner is to come
         seen = [0, 0]
         done = 0
-        shapes: list[tuple[int, ...]] = [(), ()]  # height and width of the last images
         with opened(self._path) as bag:
+            # Height and width of the last images, for those of a silent camera.
+            shapes = [
+                self._first_shape(bag, side) if self._pairs[0, side] < 0 else () for side in (0, 1)
+            ]
             for side, _, message in _messages(bag, self._topics):
                 if seen[side] in wanted[side]:
                     where = f"{self._path}: {self._topics[side]}, image {seen[side]}"
@@ -128,11 +131,19 @@ class BagSource(Source):
                         for image, kept in zip((rgb, thermal), shapes, strict=True)
                     ]
                     if rgb is None:
-                        rgb = np.zeros((*(shapes[0] or shapes[1]), 3), np.uint8)
+                        rgb = np.zeros((*shapes[0], 3), np.uint8)
                     if thermal is None:
-                        thermal = np.zeros(shapes[1] or shapes[0], np.uint8)
+                        thermal = np.zeros(shapes[1], np.uint8)
                     yield Frame(rgb, thermal, int(self._stamps[done]), f"{done:06d}")
                     done += 1
+
+    def _first_shape(self, bag: AnyReader, side: int) -> tuple[int, ...]:
+        """Of a camera's first image; of the other's where it has none."""
+        for topic in (self._topics[side], self._topics[1 - side]):
+            for _, _, message in _messages(bag, [topic]):
+                with errors_at(f"{self._path}: {topic}, image 0"):
+                    return _pixels(message).shape[:2]
+        raise ValueError(f"{self._path}: no image of {' or '.join(self._topics)}")
 
 
 def _named_pairs(

@@ -151,11 +151,9 @@ def _messages(bag: AnyReader, path: Path, kind: str) -> Sequence[Any]:
 
 
 def _answer(track: Any) -> Answer:
-    rgb, thermal = _stamp_ns(track.header.stamp), _stamp_ns(track.thermal_stamp)
-    alone = track.degraded and thermal != 0
     return Answer(
-        rgb,
-        (0 if alone else rgb, thermal),
+        _stamp_ns(track.header.stamp),
+        _pair(track),
         track.target_id,
         _constant(track, track.state),
         track.score,
@@ -164,11 +162,20 @@ def _answer(track: Any) -> Answer:
 
 
 def _happening(event: Any) -> Happening:
-    stamp = _stamp_ns(event.header.stamp)
-    # Messages of before they told where a target was started.
-    pair = (stamp, _stamp_ns(event.thermal_stamp)) if hasattr(event, "thermal_stamp") else (0, 0)
-    box = _quad(event.box) if hasattr(event, "box") else (0.0, 0.0, 0.0, 0.0)
-    return Happening(stamp, _constant(event, event.event), event.target_id, pair, box)
+    told = hasattr(event, "box")  # older messages do not say where a target was started
+    return Happening(
+        _stamp_ns(event.header.stamp),
+        _constant(event, event.event),
+        event.target_id,
+        _pair(event) if told else (0, 0),
+        _quad(event.box) if told else (0.0, 0.0, 0.0, 0.0),
+    )
+
+
+def _pair(message: Any) -> PairStamps:
+    """Of a Track or an Event."""
+    rgb, thermal = _stamp_ns(message.header.stamp), _stamp_ns(message.thermal_stamp)
+    return 0 if message.degraded and thermal else rgb, thermal
 
 
 def _constant(message: Any, value: int) -> str:
