@@ -52,7 +52,9 @@ setup(
     license=PACKAGE.findtext("license"),
     python_requires=">=3.10",
     install_requires=requirements("core"),
-    extras_require={name: requirements(name) for name in ("bags", "cuda", "dev", "onnx", "train")},
+    extras_require={
+        name: requirements(name) for name in ("bags", "cuda", "dev", "onnx", "train", "view")
+    },
     packages=find_packages(include=["ainet_ros", "ainet_ros.*"]),
     package_data={"ainet_ros": ["py.typed"]},
     data_files=[

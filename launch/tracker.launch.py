@@ -60,6 +60,11 @@ ARGUMENTS = [
         description="Take the time from /clock: simulation, or bags played with --clock.",
     ),
     DeclareLaunchArgument(
+        "record",
+        default_value="",
+        description="Folder to record the tracked pairs, answers and events into; empty: none.",
+    ),
+    DeclareLaunchArgument(
         "rviz", default_value="false", choices=BOOLEANS, description="Open RViz on the overlay."
     ),
     DeclareLaunchArgument(
@@ -83,7 +88,7 @@ ARGUMENTS = [
 
 
 def nodes(context: LaunchContext) -> list[Node]:
-    """The tracker, and the console: params_file first, then what the arguments set."""
+    """The nodes: params_file first, then what the arguments set."""
     params_file = LaunchConfiguration("params_file").perform(context)
     if not Path(params_file).is_file():
         # launch_ros would warn and start the node with the defaults.
@@ -126,7 +131,17 @@ def nodes(context: LaunchContext) -> list[Node]:
         condition=IfCondition(LaunchConfiguration("console")),
         **common,
     )
-    return [tracker, console]
+    folder = LaunchConfiguration("record").perform(context)
+    if not folder:
+        return [tracker, console]
+    recorder = Node(
+        executable="recorder",
+        name="recorder",
+        parameters=[params_file, {"folder": folder, "use_sim_time": use_sim_time}],
+        **common,
+    )
+    # First, for it is there sooner, and misses nothing of a target that init_box starts.
+    return [recorder, tracker, console]
 
 
 def generate_launch_description() -> LaunchDescription:

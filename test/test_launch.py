@@ -74,6 +74,7 @@ def test_arguments_are_shown():
         "rgb",
         "thermal",
         "use_sim_time",
+        "record",
         "rviz",
         "console",
     ):
@@ -141,6 +142,44 @@ def test_tracker_is_launched_with_remaps_namespace_and_parameters(ros, tiny, tmp
     process.send(signal.SIGINT)
     assert process.wait() == 0
     assert "process has finished cleanly" in process.text()
+
+
+@needs_launch
+def test_what_is_tracked_is_recorded(ros, tiny, tmp_path):
+    import ros_nodes
+
+    from ainet_ros.vision import recording
+
+    pairs, _ = ros_nodes.moving_scene(1)
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text("/**:\n  ros__parameters:\n    part_mb: 7\n    free_mb: 0\n")
+    process = ros.run(
+        launch(
+            "tracker.launch.py",
+            f"weights:={tiny}",
+            f"params_file:={parameters}",
+            f"record:={tmp_path / 'bags'}",
+            "rgb:=/rgb/image_raw",
+            "thermal:=/thermal/image_raw",
+            "namespace:=robot",
+        )
+    )
+    process.wait_for_log("ready: waiting")
+    process.wait_for_log("ready: the tracker has told")
+    assert ros.get_parameter("/robot/recorder", "part_mb") == 7
+    ros.spin_until(
+        lambda: all(p.get_subscription_count() >= 2 for p in (ros.rgb, ros.thermal)), "discovery"
+    )
+    while "recording into" not in process.text():
+        ros.publish(*pairs[0])
+        ros.spin_for(0.5)
+    process.send(signal.SIGINT)
+    assert process.wait() == 0
+    assert "Traceback" not in process.text()
+    (run,) = (tmp_path / "bags").iterdir()
+    kept = recording.read(run)
+    assert kept.answers
+    assert kept.parameters["weights"] == tiny
 
 
 @needs_launch

@@ -315,7 +315,7 @@ def test_targets_that_the_memory_does_not_hold_are_refused(tiny, monkeypatch, er
     engine = Engine.load(TrackerParameters(weights=tiny))
     rgb, thermal = PAIRS[0]
     pair = Pair(to_image(rgb, "rgb8", Header()), to_image(thermal, "mono8", Header()), 0, 0)
-    kept, _ = engine.init(pair, 1, BOXES[0], normalized=False, add=False)
+    kept = engine.init(pair, 1, BOXES[0], normalized=False, add=False).target_id
 
     def fail(*_):
         raise error

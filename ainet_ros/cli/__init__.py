@@ -20,10 +20,12 @@ from . import (
     scenes,
     track,
     train,
+    view,
 )
 
 COMMANDS = (
     track,
+    view,
     calibrate,
     evaluate,
     presence,

@@ -109,14 +109,15 @@ def _weights() -> Iterator[Finding]:
 
 
 def _optional() -> Iterator[Finding]:
-    for module, use in (
-        ("aiohttp", "for the operator's web page"),
-        ("onnxruntime", "to track with .onnx files"),
-        ("onnxscript", "for `ainet export`"),
-        ("rosbags", "to read bags without ROS"),
-        ("tensorboard", "to train"),
+    for module, package, use in (
+        ("aiohttp", "aiohttp", "for the operator's web page"),
+        ("onnxruntime", "onnxruntime", "to track with .onnx files"),
+        ("onnxscript", "onnxscript", "for `ainet export`"),
+        ("rosbags", "rosbags", "to record, and to read bags"),
+        ("rerun", "rerun-sdk", "for `ainet view`"),
+        ("tensorboard", "tensorboard", "to train"),
     ):
-        yield _module(module, f"{use}: pip install {module}")
+        yield _module(module, f"{use}: pip install {package}")
 
 
 def _ros() -> Iterator[Finding]:

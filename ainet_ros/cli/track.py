@@ -7,8 +7,16 @@ import argparse
 import math
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .options import add_recording_arguments, add_tracker_arguments, make_tracker
+from .options import add_recording_arguments, add_tracker_arguments
+
+if TYPE_CHECKING:
+    from ainet_ros.ros.parameters import TrackerParameters
+    from ainet_ros.ros.settings import Settings
+    from ainet_ros.tracker import Tracker
+    from ainet_ros.vision.boxes import Boxes
+    from ainet_ros.vision.recording import RecordedTarget
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -17,7 +25,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "track",
         help="track through a recording",
         description="Track one target through a folder pair, a video pair or a rosbag2 bag, and "
-        "write boxes.txt (x,y,w,h a frame), scores.txt, track.mp4 and score.png.",
+        "write boxes.txt (x,y,w,h a frame), scores.txt, track.mp4 and score.png. A recording of "
+        "the node `recorder` is tracked again as it was, and compared.",
     )
     add_recording_arguments(parser)
     parser.add_argument(
@@ -25,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         type=_box,
         metavar="X,Y,W,H",
         help="the target in the first frame, pixels of the RGB image (default: the first true "
-        "box, where the recording has boxes)",
+        "box, where the recording has boxes, or the start of the first recorded target)",
     )
     parser.add_argument(
         "--output", type=Path, default=Path("ainet_track"), help="folder (default: ainet_track)"
@@ -35,7 +44,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--calibration",
         type=Path,
         metavar="YAML",
-        help="homography from the thermal to the RGB camera (default: thermal images are resized)",
+        help="homography from the thermal to the RGB camera (default: as recorded, else thermal "
+        "images are resized)",
     )
     parser.set_defaults(run=run)
 
@@ -46,23 +56,31 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ainet_ros.evaluation import metrics, one_pass
+    from ainet_ros.ros.settings import Settings
     from ainet_ros.tracker import State
     from ainet_ros.vision import boxes, charts, overlay
-    from ainet_ros.vision.registration import Registration
     from ainet_ros.vision.sources import open_source
     from ainet_ros.vision.video import VideoWriter
 
-    source = open_source(
-        args.source, rate=args.rate, rgb_topic=args.rgb_topic, thermal_topic=args.thermal_topic
+    recorded = None if args.box else _recorded(args)
+    source = (
+        recorded.source
+        if recorded
+        else open_source(
+            args.source, rate=args.rate, rgb_topic=args.rgb_topic, thermal_topic=args.thermal_topic
+        )
     )
     truth = source.boxes
     box = args.box
-    if box is None:
+    if recorded:
+        box = recorded.box
+    elif box is None:
         if truth is None or np.isnan(truth[0]).any():
             raise ValueError(f"{args.source} has no true box to start from: give --box x,y,w,h")
         box = truth[0].tolist()
-    registration = Registration("homography" if args.calibration else "resize", args.calibration)
-    tracker = make_tracker(args)
+    parameters = _parameters(args, recorded)
+    settings = Settings.of(parameters)
+    tracker = _tracker(parameters, settings)
     args.output.mkdir(parents=True, exist_ok=True)
 
     lost: list[bool] = []
@@ -85,7 +103,14 @@ def run(args: argparse.Namespace) -> int:
             lost.append(step.track.state is State.LOST)
             bar.update()
 
-        result = one_pass.run(tracker, source, box, registration=registration, on_step=show)
+        result = one_pass.run(
+            tracker,
+            source,
+            box,
+            tone_map=settings.tone_map,
+            registration=settings.registration,
+            on_step=show,
+        )
 
     boxes.write(args.output / "boxes.txt", result.boxes)
     np.savetxt(args.output / "scores.txt", result.scores, fmt="%.4f")
@@ -102,8 +127,63 @@ def run(args: argparse.Namespace) -> int:
         labelled = source.labelled
         score = metrics.score(result.boxes, truth[labelled], frames=labelled)
         print(f"success (AUC) {score.auc:.3f}, precision at 20 px {score.precision:.3f}")
+    if recorded:
+        _compare(recorded, result.boxes)
     print(f"written to {args.output}: boxes.txt, scores.txt, track.mp4, score.png")
     return 0
+
+
+def _recorded(args: argparse.Namespace) -> RecordedTarget | None:
+    """The target to track again, where there is a recording of one."""
+    from ainet_ros.vision.sources import is_bag
+
+    if not is_bag(args.source):
+        return None
+    try:
+        from ainet_ros.vision import recording
+    except ModuleNotFoundError:  # of rosbags; `open_source` says so
+        return None
+    return recording.first_target(args.source, args.rate, args.rgb_topic, args.thermal_topic)
+
+
+def _parameters(args: argparse.Namespace, recorded: RecordedTarget | None) -> TrackerParameters:
+    """Those recorded, else the node's defaults, under the options that were given."""
+    from ainet_ros.ros.parameters import TrackerParameters
+    from ainet_ros.ros.table import describe
+
+    known = describe(TrackerParameters)
+    values = dict(recorded.recording.parameters) if recorded else {}
+    given = {name: getattr(args, name) for name in ("weights", "device", "precision", "compile")}
+    values |= {name: value for name, value in given.items() if value and value != "auto"}
+    if args.calibration:
+        values |= {"registration": "homography", "calibration_file": str(args.calibration)}
+    return TrackerParameters(**{name: values[name] for name in known if name in values})
+
+
+def _tracker(parameters: TrackerParameters, settings: Settings) -> Tracker:
+    from ainet_ros.tracker import Tracker
+
+    tracker = Tracker.load(
+        parameters.weights, parameters.device, parameters.precision, parameters.compile
+    )
+    tracker.set_thresholds(*settings.thresholds)
+    tracker.search_windows = settings.search_windows
+    return tracker
+
+
+def _compare(recorded: RecordedTarget, boxes: Boxes) -> None:
+    """Print how far the boxes are from the recorded ones, and what else was not the same."""
+    import numpy as np
+
+    apart = np.abs(boxes - recorded.boxes).max()
+    print(
+        f"target {recorded.target_id} as recorded in {len(boxes)} pairs: largest difference "
+        f"{apart:.3g} pixels"
+    )
+    if recorded.absent:
+        print(f"not repeated: {recorded.absent} pairs that the recording does not hold")
+    if changed := [name for name in recorded.recording.changed if name != "init_box"]:
+        print(f"not repeated: changes of {', '.join(changed)} while it was recorded")
 
 
 def _box(text: str) -> tuple[float, float, float, float]:

@@ -32,6 +32,7 @@ class Camera(SimpleFilter):  # type: ignore[misc]
 
     Args:
         transport: raw or compressed, which adds /compressed to the topic.
+        serialized: pass the images on as the bytes that came.
 
     Raises ValueError for a wrong parameter.
 
@@ -39,13 +40,17 @@ class Camera(SimpleFilter):  # type: ignore[misc]
     another thread destroys a subscription.
     """
 
-    def __init__(self, node: Node, topic: str, transport: str) -> None:
+    def __init__(
+        self, node: Node, topic: str, transport: str, *, serialized: bool = False
+    ) -> None:
         super().__init__()
         compressed = transport == "compressed"
         self._node = node
-        self._type = CompressedImage if compressed else Image
-        self._relative = f"{topic}/compressed" if compressed else topic
-        self.topic = node.resolve_topic_name(self._relative)
+        self._serialized = serialized
+        self.type = CompressedImage if compressed else Image
+        self.name = f"{topic}/compressed" if compressed else topic
+        """As the node names the topic."""
+        self.topic = node.resolve_topic_name(self.name)
         """With its namespace, remapped."""
         self._depth = int(self._override("depth", DEPTH))
         if self._depth < 1:
@@ -113,10 +118,11 @@ class Camera(SimpleFilter):  # type: ignore[misc]
             events.incompatible_qos = lambda event: None  # `follow` mends it
         subscriber = Subscriber(
             self._node,
-            self._type,
-            self._relative,
+            self.type,
+            self.name,
             qos_profile=profile(self._depth, self._reliability),
             event_callbacks=events,
+            raw=self._serialized,
         )
         subscriber.registerCallback(self._on_image, self._reliability)
         return subscriber

@@ -13,44 +13,24 @@ import torch
 
 from ainet_ros.tracker import Box, Target, Track, Tracker
 from ainet_ros.vision.encoding import to_rgb
-from ainet_ros.vision.registration import Registration
-from ainet_ros.vision.thermal import ToneMap
 
 from .images import decode
 from .pairing import Pair
 from .parameters import TrackerParameters
+from .settings import Settings
 
 Image = npt.NDArray[np.uint8]
 Images = tuple[Image, Image]
 
 
-class Settings(NamedTuple):
-    """What live parameters change in an engine."""
+class Started(NamedTuple):
+    """What came of `Engine.init`."""
 
-    tone_map: ToneMap
-    registration: Registration
-    thresholds: tuple[float, float]
-    search_windows: int
-    max_targets: int
-
-    @classmethod
-    def of(cls, parameters: TrackerParameters) -> Settings:
-        """Raises ValueError or OSError where parameters or calibration file are wrong."""
-        return cls(
-            ToneMap(
-                parameters.tone_mode,
-                percentiles=(parameters.tone_percentile_low, parameters.tone_percentile_high),
-                smoothing=parameters.tone_smoothing,
-                limits=(parameters.tone_fixed_low, parameters.tone_fixed_high),
-            ),
-            Registration(
-                parameters.registration,
-                parameters.calibration_file if parameters.registration == "homography" else None,
-            ),
-            parameters.thresholds,
-            parameters.search_windows,
-            parameters.max_targets,
-        )
+    target_id: int
+    box: Box
+    """x, y, w, h in pixels of the RGB image."""
+    replaced: list[int]
+    """Ids of the targets whose place it took."""
 
 
 class Answer(NamedTuple):
@@ -114,14 +94,11 @@ class Engine:
         self._tracker.search_windows = settings.search_windows
         self._most_targets = settings.max_targets
 
-    def init(
-        self, pair: Pair, number: int, box: Box, *, normalized: bool, add: bool
-    ) -> tuple[int, list[int]]:
+    def init(self, pair: Pair, number: int, box: Box, *, normalized: bool, add: bool) -> Started:
         """Start on a target, given in pixels of the RGB image or fractions of it.
 
         number: of the pair in the order of arrival; the target is looked for in later ones. It
-        takes the place of all targets, or with `add` a place beside them. Returns its id and the
-        ids of those whose place it took. Raises ValueError where
+        takes the place of all targets, or with `add` a place beside them. Raises ValueError where
         images or box do not serve, or there is no room for another; all is then as before.
         """
         if not self._followed:
@@ -143,7 +120,7 @@ class Engine:
         replaced = [target_id for target_id in self._followed if target_id not in kept]
         self._given_ids += 1
         self._followed = {**kept, self._given_ids: Followed(target, number)}
-        return self._given_ids, replaced
+        return Started(self._given_ids, target.box, replaced)
 
     def _try_batch(self, rgb: Image, thermal: Image, targets: list[Target]) -> None:
         """Raises ValueError where so many targets are more than the memory holds."""

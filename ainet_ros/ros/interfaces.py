@@ -100,8 +100,8 @@ TRACKER = Interfaces(
         Interface(
             "~/events",
             "ainet_ros/msg/Event",
-            "INIT, LOST, FOUND and RESET of each target; DEGRADED where a camera falls silent, "
-            "RESTORED.",
+            "INIT, with its box, LOST, FOUND and RESET of each target; DEGRADED where a camera "
+            "falls silent, RESTORED.",
         ),
         Interface(
             "~/overlay",

@@ -52,8 +52,8 @@ def track_messages(
             target_id=target_id,
             state=_STATES[track.state],
             score=track.score,
-            box=_box(track.box),
-            normalized_box=_box(
+            box=box_message(track.box),
+            normalized_box=box_message(
                 (
                     track.box[0] / width,
                     track.box[1] / height,
@@ -66,7 +66,8 @@ def track_messages(
     ]
 
 
-def _box(values: tuple[float, float, float, float]) -> Box:
+def box_message(values: tuple[float, float, float, float]) -> Box:
+    """x, y, w, h as a message."""
     x, y, width, height = values
     return Box(x=x, y=y, width=width, height=height)
 

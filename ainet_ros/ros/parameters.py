@@ -16,9 +16,8 @@ from ainet_ros.tracker.device import PRECISIONS
 from ainet_ros.tracker.tracker import SEARCH_WINDOWS
 from ainet_ros.vision import registration, thermal
 
+from .recording import TRANSPORTS, RecorderParameters
 from .table import Table, parameter, to_markdown, to_yaml
-
-TRANSPORTS = ("raw", "compressed")
 
 
 @dataclass(frozen=True)
@@ -274,7 +273,11 @@ class ConsoleParameters(Table):
             )
 
 
-NODES: dict[str, type[Table]] = {"ainet": TrackerParameters, "console": ConsoleParameters}
+NODES: dict[str, type[Table]] = {
+    "ainet": TrackerParameters,
+    "console": ConsoleParameters,
+    "recorder": RecorderParameters,
+}
 """The tables by the names of the nodes."""
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ from ainet_ros.vision.encoding import to_rgb
 from . import messages
 from .bearing import ray
 from .camera import Camera
-from .engine import Engine, Images, Settings
+from .engine import Engine, Images
 from .filters import NearestTimePairs, stamp_ns
 from .health import PERIOD_S, Health, statuses
 from .images import cv_bridge, to_compressed, to_image
@@ -55,6 +55,7 @@ from .pairing import NearestTime, Pair
 from .parameters import TrackerParameters
 from .process import ignore_interrupts, ros
 from .qos import create_publisher, profile
+from .settings import Settings
 from .table import declare, describe, updated
 from .worker import Entry, RecentPairs, Worker
 
@@ -431,14 +432,23 @@ class TrackerNode(LifecycleNode):
             entry = self._worker.find(stamp or None, PAIR_WAIT_S)
 
             def in_worker() -> int:
-                target_id, replaced = self._active_engine().init(
+                started = self._active_engine().init(
                     entry.pair, entry.number, box, normalized=normalized, add=add
                 )
                 self._worker.resume_from(entry)
                 header = self._header(entry.pair)
-                self._publish_events(Event.RESET, header, dict.fromkeys(replaced, 0.0))
-                self._publish_events(Event.INIT, header, {target_id: 0.0})
-                return target_id
+                self._publish_events(Event.RESET, header, dict.fromkeys(started.replaced, 0.0))
+                self._events_publisher.publish(
+                    Event(
+                        header=header,
+                        target_id=started.target_id,
+                        event=Event.INIT,
+                        thermal_stamp=thermal_stamp(entry.pair),
+                        degraded=None in entry.pair[:2],
+                        box=messages.box_message(started.box),
+                    )
+                )
+                return started.target_id
 
             return self._in_worker(in_worker, SERVICE_TIMEOUT_S)
 
@@ -538,7 +548,7 @@ class TrackerNode(LifecycleNode):
         size = (0, 0) if answer.images is None else answer.images[0].shape[1::-1]
         for track_message in messages.track_messages(
             header,
-            TimeMessage() if pair.thermal is None else pair.thermal.header.stamp,
+            thermal_stamp(pair),
             size,
             answer.tracks,
             latency,
@@ -660,6 +670,14 @@ class TrackerNode(LifecycleNode):
         else:
             text = "a pair was left out: " + "".join(traceback.format_exception(error))
         self.get_logger().error(text, throttle_duration_sec=FAILURE_PERIOD_S)
+
+
+def thermal_stamp(pair: Pair) -> TimeMessage:
+    """Of the thermal image; 0 where its camera is silent."""
+    if pair.thermal is None:
+        return TimeMessage()
+    stamp: TimeMessage = pair.thermal.header.stamp
+    return stamp
 
 
 def main(args: list[str] | None = None) -> NoReturn:

@@ -89,8 +89,8 @@ def open_source(
 
     Args:
         path: a folder that holds a pair of image folders or of videos (``visible`` and
-            ``infrared``, ``rgb`` and ``ir``, ``v`` and ``i``), or a rosbag2 bag (its folder, or
-            an .mcap or .db3 file).
+            ``infrared``, ``rgb`` and ``ir``, ``v`` and ``i``), a rosbag2 bag (its folder, or
+            an .mcap or .db3 file), or a recording of the node `recorder`.
         rate: frames a second; sets the stamps to frame / rate. By default the video's own rate,
             the stamps of the bag, `DEFAULT_RATE` for folders.
         rgb_topic, thermal_topic: image topics of a bag. A relative name is looked for in any
@@ -106,7 +106,7 @@ def open_source(
         raise FileNotFoundError(f"{root}: no such recording")
     if rate is not None and not 0 < rate < float("inf"):
         raise ValueError(f"rate {rate} must be positive")
-    if root.suffix in _BAG_SUFFIXES or (root / "metadata.yaml").is_file():
+    if is_bag(root):
         try:
             from .bag import BagSource
         except ModuleNotFoundError as error:
@@ -125,6 +125,16 @@ def open_source(
     raise ValueError(
         f"{root}: not a recording: expected two folders of images or two videos named "
         f"{pairs}, or a rosbag2 bag"
+    )
+
+
+def is_bag(path: Path) -> bool:
+    """Whether there is a bag, or a recording of the node `recorder`."""
+    return (
+        path.suffix in _BAG_SUFFIXES
+        or (path / "metadata.yaml").is_file()
+        or any(path.glob("*.mcap"))
+        or any(path.glob("part_*/*.mcap"))
     )
 
 

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What live parameters change in the tracker and in what stands before it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ainet_ros.vision.registration import Registration
+from ainet_ros.vision.thermal import ToneMap
+
+from .parameters import TrackerParameters
+
+
+class Settings(NamedTuple):
+    """Made of the parameters; the tone map has seen no image yet."""
+
+    tone_map: ToneMap
+    registration: Registration
+    thresholds: tuple[float, float]
+    search_windows: int
+    max_targets: int
+
+    @classmethod
+    def of(cls, parameters: TrackerParameters) -> Settings:
+        """Raises ValueError or OSError where parameters or calibration file are wrong."""
+        return cls(
+            ToneMap(
+                parameters.tone_mode,
+                percentiles=(parameters.tone_percentile_low, parameters.tone_percentile_high),
+                smoothing=parameters.tone_smoothing,
+                limits=(parameters.tone_fixed_low, parameters.tone_fixed_high),
+            ),
+            Registration(
+                parameters.registration,
+                parameters.calibration_file if parameters.registration == "homography" else None,
+            ),
+            parameters.thresholds,
+            parameters.search_windows,
+            parameters.max_targets,
+        )
