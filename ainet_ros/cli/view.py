@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ainet_ros.vision.sources import Source
 
 JPEG_QUALITY = 85
+FLUSH_S = 30.0
+"""So long the viewer may take for what it was sent."""
 RGB, THERMAL, SCORE, EVENTS = "rgb", "thermal", "score", "events"
 
 
@@ -100,7 +102,13 @@ def run(args: argparse.Namespace) -> int:
                 )
                 stream.log(f"{RGB}/truth", true)
             bar.update()
-    stream.flush()
+    try:
+        stream.flush(timeout_sec=FLUSH_S)
+    except Exception as error:  # Rerun's own, not always exported
+        raise OSError(
+            f"Rerun's viewer does not take the recording ({error}): without a display, write a "
+            "file with --save"
+        ) from error
     print(f"{len(source)} frames: {args.save or 'sent to the viewer'}")
     return 0
 
