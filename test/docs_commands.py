@@ -21,7 +21,7 @@ from markdown_it import MarkdownIt
 
 from ainet_ros.cli import make_parser
 from ainet_ros.ros.interfaces import TRACKER
-from ainet_ros.ros.parameters import TrackerParameters
+from ainet_ros.ros.parameters import NODES, TrackerParameters
 from ainet_ros.ros.replay_camera import CameraParameters
 from ainet_ros.ros.table import describe
 from ainet_ros.training.config import TrainConfig
@@ -43,8 +43,8 @@ ROS2 = {"bag", "launch", "lifecycle", "param", "run", "service", "topic"}
 INCLUDED = r"\w+\.launch\.py"
 TRANSITIONS = {"configure", "activate", "deactivate", "cleanup", "shutdown"}
 TABLES = {
+    **NODES,
     "tracker_node": TrackerParameters,
-    "ainet": TrackerParameters,
     "replay_camera": CameraParameters,
 }
 """By executable and by node."""

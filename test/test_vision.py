@@ -342,6 +342,15 @@ class TestOverlay:
 
 
 class TestVideoWriter:
+    @pytest.mark.parametrize("rate", [1e-4, 5, 23.976, 29.97003, 64.9999, 71.423, 1000, 1e6])
+    def test_every_rate_is_written(self, tmp_path, rate):
+        with VideoWriter(tmp_path / "a.mp4", rate) as video:
+            for _ in range(3):
+                video.write(np.zeros((64, 64, 3), np.uint8))
+        read = cv2.VideoCapture(str(tmp_path / "a.mp4"))
+        expected = min(max(rate, 0.01), 6000)
+        assert read.get(cv2.CAP_PROP_FPS) == pytest.approx(expected, rel=1e-3)
+
     def test_round_trip(self, tmp_path):
         colors = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
         with VideoWriter(tmp_path / "a.mp4", 7.5) as video:
