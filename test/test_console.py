@@ -129,7 +129,7 @@ def test_a_box_on_the_page_starts_a_target_that_is_followed(ros, page, tmp_path)
     tracker.wait_for_log("ready:")
     page.goto(address)
     page.locator("#no-picture").wait_for(state="hidden")
-    assert page.locator("#connection").inner_text() == "connected"
+    page.expect(page.locator("#connection")).to_have_text("connected")
 
     pull(page, scene.boxes[0] / [320, 240, 320, 240])
     page.locator("#targets li[data-target='1']").wait_for()
