@@ -114,7 +114,7 @@ def pull(page, box):
 
 
 def test_a_box_on_the_page_starts_a_target_that_is_followed(ros, page, tmp_path):
-    scene = Scene(2, frames=40, size=(320, 240))
+    scene = Scene(4, frames=150, size=(320, 240))
     scene.write(tmp_path / "scene")
     frames = {}
     ros.node.create_subscription(
