@@ -3,6 +3,7 @@
 """The tracker node as a process, seen from outside."""
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -714,3 +715,18 @@ for prepare in (lambda: None, keep_large_buffers):
     mapped, kept = map(int, done.stdout.split())
     assert mapped >= 6_000_000
     assert kept == 0
+
+
+@pytest.mark.parametrize(("given", "taken"), [({}, "5000"), ({"GOMP_SPINCOUNT": "77"}, "77")])
+def test_torch_s_threads_wait_briefly_unless_told_otherwise(given, taken):
+    environment = {name: v for name, v in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import ainet_ros.ros.tracker_node"],
+        env={**environment, "OMP_DISPLAY_ENV": "verbose", **given},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("torch has another OpenMP here than GNU's")
+    assert f"GOMP_SPINCOUNT = '{taken}'" in done.stderr
