@@ -16,6 +16,7 @@ from test_training_parts import sequence
 
 from ainet_ros.bench import limit, measure, network, scan
 from ainet_ros.cli import bench
+from ainet_ros.network.scan import BACKENDS
 from ainet_ros.tracker import weights
 
 
@@ -133,6 +134,23 @@ def test_stages_make_up_the_network(monkeypatch, precision):
     # All multiplications but those of the box prompt.
     assert sum(row["macs"] for row in stages) == pytest.approx(whole["macs"], rel=0.02)
     assert "blocks" in network.table(network.measure(config, "cpu", precision, repeats=1))
+
+
+def test_step_by_step_takes_the_reference_scan_and_nothing_else(monkeypatch):
+    used = []
+    for name, backend in BACKENDS.items():
+
+        def noted(problem, name=name, backend=backend):
+            used.append(name)
+            return backend(problem)
+
+        monkeypatch.setitem(BACKENDS, name, noted)
+    network.StepByStep(tiny(), torch.float32)()
+    assert set(used) == {"reference"}
+    used.clear()
+    network.Run(tiny(), torch.float32)()
+    assert used
+    assert "reference" not in used
 
 
 def test_growth_is_measured_drawn_and_stops_at_the_memory(monkeypatch, tmp_path, capsys):

@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 
-from ainet_ros.network import AINet, AINetConfig
+from ainet_ros.network import AINet, AINetConfig, mamba, scan
 from ainet_ros.network.cost import STAGES, count
 from ainet_ros.tracker.device import compute_in
 from ainet_ros.vision import charts
@@ -98,6 +99,15 @@ class Run:
         return time.perf_counter()
 
 
+class StepByStep(Run):
+    """The same with the scan step by step, as where there is no kernel for it."""
+
+    def __call__(self) -> None:
+        by_step = partial(scan.selective_scan_fn, backend="reference")
+        with mock.patch.object(mamba, "selective_scan_fn", by_step):
+            super().__call__()
+
+
 def medians(runs: Mapping[str, Run], repeats: int) -> dict[str, dict[str, float]]:
     """Median seconds of each run's stages; the runs take turns after one to warm up."""
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
@@ -116,12 +126,14 @@ def measure(
     config: AINetConfig, device: str, precision: torch.dtype, repeats: int
 ) -> dict[str, Any]:
     """One pair through a fresh network: seconds and multiply-accumulates of each stage, the
-    operations a second over those that this machine's matrix multiplication reaches, memory.
+    operations a second over those that this machine's matrix multiplication reaches, memory; and
+    the seconds with the scan step by step, in turns.
     """
     network = AINet(config).to(device)
     cost = count(network.eval())
     run = Run(network, precision)
-    seconds = medians({"": run}, repeats)[""]
+    taken = medians({"": run, "step by step": StepByStep(network, precision)}, repeats)
+    seconds = taken[""]
     name = "bfloat16" if precision == torch.bfloat16 else "float32"
     yardstick = limit.rate(name, device, repeats)
     costs = {**cost.stages, "whole": cost.whole}
@@ -132,6 +144,7 @@ def measure(
         "repeats": repeats,
         "yardstick": yardstick,
         "memory": memory_growth(run) if device == "cpu" else _cuda_memory(run),
+        "step_by_step": taken["step by step"]["whole"],
         "stages": {
             stage: {
                 "seconds": value,
@@ -156,8 +169,12 @@ def growth(config: AINetConfig, device: str, repeats: int) -> dict[str, Any]:
             (
                 "resolution",
                 side,
-                {"search_size": side, "template_size": side // 2}
-                | {"interaction_layers": tuple(range(config.depth))},
+                {
+                    "search_size": side,
+                    "template_size": side // 2,
+                    "interaction_layers": tuple(range(config.depth)),
+                    "ofm_tokens": "search",  # "published" skips the template of one resolution
+                },
             )
             for side in RESOLUTIONS
         ),
@@ -253,6 +270,8 @@ def table(result: dict[str, Any]) -> str:
             f"  {stage:18}{row['seconds'] * 1e3:8.1f}{row['macs'] / 1e9:9.2f}{rate:9.0f}"
             f"{row['of_yardstick']:8.0%}"
         )
+    slow, whole = result["step_by_step"], result["stages"]["whole"]["seconds"]
+    lines.append(f"with the scan step by step: {slow * 1e3:.0f} ms, {slow / whole:.1f} times")
     return "\n".join(lines)
 
 

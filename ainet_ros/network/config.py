@@ -98,6 +98,11 @@ class AINetConfig:
                     raise ValueError(
                         f"{field.name} {getattr(self, field.name)!r} is none of {choices}"
                     )
+        if self.ofm_skipped_tokens > self.template_tokens:
+            raise ValueError(
+                f"ofm_tokens published skips {self.ofm_skipped_tokens} tokens, and a template of "
+                f"{self.template_size} pixels has {self.template_tokens}: set ofm_tokens to search"
+            )
 
     @property
     def template_tokens(self) -> int:
