@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -292,7 +293,9 @@ def test_a_token_is_made_where_the_network_may_come_in(ros):
     _, address = start_console(ros, host="0.0.0.0")
     token = address.partition("?token=")[2]
     assert len(token) >= 24
-    local = address.partition("?")[0].replace("0.0.0.0", "127.0.0.1")
+    assert socket.gethostname() in address
+    port = address.partition("?")[0].rstrip("/").rpartition(":")[2]
+    local = f"http://127.0.0.1:{port}/"
     assert status(local)[0] == 200
     assert status(local, Host="robot")[0] == 401
     assert status(local, Host="robot", Cookie=f"ainet_token={token}")[0] == 200

@@ -539,7 +539,7 @@ class TrackerNode(LifecycleNode):
             latency.preprocess_ms = timing.preprocess_ms
             latency.network_ms = timing.network_ms
             latency.postprocess_ms = timing.postprocess_ms
-        latency.total_ms = self._age_ms(pair) if age_ms else 0.0
+        latency.total_ms = self._age_ms(pair)
         assert self._health is not None
         self._health.answered(answer.tracks, latency.total_ms)
         self._images = None if None in pair[:2] else answer.images

@@ -7,8 +7,10 @@ The main thread serves pages (`server`); another spins, and alone makes and ends
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import math
+import socket
 import sys
 import time
 import traceback
@@ -57,6 +59,8 @@ EVENTS = {
 }
 LEVELS = ("OK", "WARN", "ERROR", "STALE")
 ABSENT = "the tracker is not running"
+ANY = ("0.0.0.0", "::")
+"""Addresses that stand for all of this host's."""
 
 
 class ConsoleNode(Node):
@@ -218,12 +222,10 @@ class ConsoleNode(Node):
                 self.console.put("tracker", there)
             if there and not self._values and self._get.service_is_ready():
                 names = list(describe(TrackerParameters))
-                try:
+                with contextlib.suppress(Refused):  # the next look asks again
                     answer = await self._call(self._get, GetParameters.Request(names=names))
-                except Refused:
-                    continue
-                values = [parameter_value_to_python(value) for value in answer.values]
-                self._learn(dict(zip(names, values, strict=True)))
+                    values = [parameter_value_to_python(value) for value in answer.values]
+                    self._learn(dict(zip(names, values, strict=True)))
             await asyncio.sleep(LOOK_PERIOD_S)
 
     def _learn(self, values: dict[str, Any]) -> None:
@@ -341,7 +343,8 @@ async def serve() -> None:
                 f"cannot listen on {host}, port {port}: {error.strerror}; set the parameters host "
                 "and port"
             ) from None
-        address = f"http://{host}:{runner.addresses[0][1]}/"
+        name = socket.gethostname() if host in ANY else host
+        address = f"http://{f'[{name}]' if ':' in name else name}:{runner.addresses[0][1]}/"
         if node.token:
             address += f"?token={node.token}"
         node.get_logger().info(f"ready: {address}")
