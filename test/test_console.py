@@ -268,7 +268,9 @@ def test_who_gets_in(ros):
     assert "default-src 'none'" in page_headers(address)["Content-Security-Policy"]
     # Another site's page, and a name that points here, are not this host's operator.
     assert status(f"{address}socket", Origin="http://elsewhere.example")[0] == 403
+    assert status(f"{address}socket", Origin="http://[")[0] == 403
     assert status(address, Host="elsewhere.example")[0] == 401
+    assert status(address, Host="elsewhere.example", Cookie="ainet_token=\xff\xfe")[0] == 401
     away = {"Host": f"robot:{host.split(':')[1]}"}
     assert status(address, **away)[0] == 401
     assert status(f"{address}socket", **away)[0] == 401
@@ -318,6 +320,7 @@ def test_what_is_no_request_is_refused_and_the_console_goes_on(ros, tiny):
         {"do": "init", "box": [None] * 4},
         {"do": "reset", "target": "all"},
         {"do": "reset", "target": -1},
+        {"do": "reset", "target": True},
         {"do": "set", "name": "no_such", "value": 1},
         {"do": "set", "name": ["slop"], "value": 1},
         {"do": "set", "name": "slop", "value": {"a": 1}},
@@ -332,8 +335,10 @@ def test_what_is_no_request_is_refused_and_the_console_goes_on(ros, tiny):
     assert not any(reply["done"] for reply in replies)
     # Nothing comes of what is no JSON object, and a request after it is answered.
     last = json.dumps({"do": "reset", "number": 1})
-    (reply,) = ask("[" * 2000, "null", "{", last, enough=len)
-    assert reply == {"number": 1, "done": True, "text": "all targets dropped"}
+    odd = '{"do": "nothing", "number": NaN}'
+    replies = ask("[" * 2000, "null", "{", odd, last, enough=lambda replies: len(replies) == 2)
+    assert replies[0]["number"] is None
+    assert replies[1] == {"number": 1, "done": True, "text": "all targets dropped"}
     # More than a page sends in a second.
     ask(
         *(json.dumps({"do": "nothing", "number": n}) for n in range(100)),

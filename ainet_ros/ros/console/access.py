@@ -17,7 +17,9 @@ COOKIE_S = 30 * 24 * 3600
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 FAILURES = 20
 FAILURES_S = 60.0
-"""After so many wrong tokens within so long, others than this host's wait."""
+"""After so many wrong tokens from an address within so long, it waits."""
+ADDRESSES = 1000
+"""Most addresses whose wrong tokens are remembered."""
 
 
 class RateLimit:
@@ -47,7 +49,7 @@ class Access:
 
     def __init__(self, token: str) -> None:
         self._token = token
-        self._failures: deque[float] = deque(maxlen=FAILURES)
+        self._failures: dict[str, deque[float]] = {}  # times, by address
 
     def check(self, request: web.Request) -> None:
         """Raises web.HTTPException for who may not come in.
@@ -58,7 +60,8 @@ class Access:
             raise web.HTTPForbidden(text="this request comes from another site's page")
         if self._is_local(request) or self._knows(request.cookies.get(COOKIE, "")):
             return
-        if self._waits():
+        address = _address(request)
+        if self._waits(address):
             raise web.HTTPTooManyRequests(text="too many wrong tokens: wait a minute")
         given = request.query.get("token")
         if given is not None and self._knows(given):
@@ -66,26 +69,34 @@ class Access:
             answer.set_cookie(COOKIE, given, max_age=COOKIE_S, httponly=True, samesite="Strict")
             raise answer
         if given is not None or COOKIE in request.cookies:
-            self._failures.append(time.monotonic())
+            self._note_failure(address)
         raise web.HTTPUnauthorized(
             text="a token is needed: open the address that the console's log shows, or "
             "/?token=... with the parameter token"
         )
 
     def _knows(self, given: str) -> bool:
-        return bool(self._token) and hmac.compare_digest(given.encode(), self._token.encode())
+        # Bytes that are no text come as surrogates.
+        offered = given.encode(errors="surrogateescape")
+        return bool(self._token) and hmac.compare_digest(offered, self._token.encode())
 
-    def _waits(self) -> bool:
-        full = len(self._failures) == FAILURES
-        return full and time.monotonic() - self._failures[0] < FAILURES_S
+    def _waits(self, address: str) -> bool:
+        times = self._failures.get(address, deque[float]())
+        return len(times) == FAILURES and time.monotonic() - times[0] < FAILURES_S
+
+    def _note_failure(self, address: str) -> None:
+        times = self._failures.pop(address, deque(maxlen=FAILURES))
+        times.append(time.monotonic())
+        self._failures[address] = times  # the newest last
+        if len(self._failures) > ADDRESSES:
+            del self._failures[next(iter(self._failures))]
 
     @staticmethod
     def _is_local(request: web.Request) -> bool:
-        transport = request.transport
-        peer = transport.get_extra_info("peername") if transport is not None else None
-        if not peer:
+        try:
+            address = ipaddress.ip_address(_address(request))
+        except ValueError:
             return False
-        address = ipaddress.ip_address(peer[0].partition("%")[0])
         mapped = getattr(address, "ipv4_mapped", None)
         return (mapped or address).is_loopback and host_name(request.host) in LOCAL_NAMES
 
@@ -93,7 +104,13 @@ class Access:
     def _origin_is_own(request: web.Request) -> bool:
         """Whether no page of another site asks; browsers say which one does."""
         origin = request.headers.get("Origin")
-        return origin is None or urlsplit(origin).netloc == request.host
+        return origin is None or origin in (f"http://{request.host}", f"https://{request.host}")
+
+
+def _address(request: web.Request) -> str:
+    """Of who asks; empty where he has hung up."""
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    return str(peer[0]).partition("%")[0] if peer else ""
 
 
 def host_name(host: str) -> str:

@@ -83,7 +83,8 @@ class ConsoleNode(Node):
         self._tone_map = ToneMap()
         self._values: dict[str, Any] = {}  # of the tracker's parameters, where they are known
         self._wanted: frozenset[str] = frozenset()
-        self._subscribed: dict[str, Callable[[], None]] = {}  # how to end it, by view
+        # How to end it, by view and transport.
+        self._subscribed: dict[tuple[str, str], Callable[[], None]] = {}
         self._cameras: dict[str, Camera] = {}
         self._due: dict[str, float] = {}  # when the next picture is, by view
         self._init = self.create_client(InitTarget, "ainet/init")
@@ -114,28 +115,27 @@ class ConsoleNode(Node):
 
     def _follow(self) -> None:
         """Subscribe what the pages look at, and no more."""
-        wanted = self._wanted
-        for view in self._subscribed.keys() - wanted:
-            self._subscribed.pop(view)()
-        for view in wanted - self._subscribed.keys():
-            if view == "overlay":
-                subscription = self.create_subscription(
-                    CompressedImage,
-                    "ainet/overlay/compressed",
-                    partial(self._show, "overlay"),
-                    profile(1),
-                )
-                self._subscribed[view] = partial(self.destroy_subscription, subscription)
-            else:
-                transport = self._values.get(f"{view}_transport", "raw")
-                camera = self._cameras[view] = Camera(self, f"{view}/image_raw", transport)
-                camera.registerCallback(partial(self._show, view))
-                self._subscribed[view] = partial(self._leave, view)
+        wanted = {(view, self._values.get(f"{view}_transport", "raw")) for view in self._wanted}
+        for known in self._subscribed.keys() - wanted:
+            self._subscribed.pop(known)()
+        for view, transport in wanted - self._subscribed.keys():
+            self._subscribed[view, transport] = self._subscribe(view, transport)
         for camera in self._cameras.values():
             camera.follow()
 
-    def _leave(self, view: str) -> None:
-        self._cameras.pop(view).destroy()
+    def _subscribe(self, view: str, transport: str) -> Callable[[], None]:
+        """Have a view's pictures come; returns what ends that."""
+        if view == "overlay":
+            subscription = self.create_subscription(
+                CompressedImage,
+                "ainet/overlay/compressed",
+                partial(self._show, view),
+                profile(1),
+            )
+            return partial(self.destroy_subscription, subscription)
+        camera = self._cameras[view] = Camera(self, f"{view}/image_raw", transport)
+        camera.registerCallback(partial(self._show, view))
+        return lambda: self._cameras.pop(view).destroy()
 
     def _show(self, view: str, message: Any) -> None:
         now = time.monotonic()
@@ -282,7 +282,7 @@ class ConsoleNode(Node):
 
     async def _drop(self, request: dict[str, Any]) -> str:
         target = request.get("target", 0)
-        if not isinstance(target, int) or not 0 <= target < 2**32:
+        if type(target) is not int or not 0 <= target < 2**32:
             raise Refused("the request names no target")
         answer = await self._call(self._reset, ResetTarget.Request(target_id=target))
         if not answer.success:

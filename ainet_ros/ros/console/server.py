@@ -147,14 +147,13 @@ class Session:
     async def write(self) -> None:
         """Send what there is, until the page is gone."""
         try:
-            while not self._socket.closed:
-                await self._wake.wait()
-                self._wake.clear()
-                await self._send_bundle()
-                if self._picture is not None and self._sent_at is None:
-                    await self._send_picture(self._picture)
-        except ConnectionResetError:
-            pass  # it is gone
+            with contextlib.suppress(ConnectionResetError):
+                while not self._socket.closed:
+                    await self._wake.wait()
+                    self._wake.clear()
+                    await self._send_bundle()
+                    if self._picture is not None and self._sent_at is None:
+                        await self._send_picture(self._picture)
         finally:
             await self.close()
 
@@ -216,6 +215,8 @@ class Session:
         except Refused as refusal:
             text, done = str(refusal), False
         number = request.get("number")
+        if type(number) is not int:
+            number = None
         self.add("replies", [{"number": number, "done": done, "text": text}])
         self.flush()
 
