@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from numpy.typing import NDArray
 from rclpy.node import Node
 from std_msgs.msg import Header
 
@@ -100,12 +101,12 @@ class Rig:
     def run(self, rate: float, seconds: float) -> dict[str, Any]:
         """What comes of cameras at `rate` Hz for so long."""
         self._cameras(rate)
-        row = self._window(rate, seconds)
+        row, _ = self._window(rate, seconds)
         self.processes.stop("replay_camera")
-        del row["latencies_ms"]
         return row
 
-    def _window(self, rate: float, seconds: float) -> dict[str, Any]:
+    def _window(self, rate: float, seconds: float) -> tuple[dict[str, Any], NDArray[np.float64]]:
+        """The row of a table, and the latencies in ms."""
         listener = self.listener
         # Of these cameras, not the last answers to those before.
         self._wait("answer", lambda: bool(listener.published & listener.answers.keys()))
@@ -132,8 +133,7 @@ class Rig:
             [t.latency.preprocess_ms + t.latency.network_ms + t.latency.postprocess_ms
              for _, t in rows]
         )  # fmt: skip
-        return {
-            "latencies_ms": latency.tolist(),
+        row = {
             "rate": rate,
             "published_hz": len(published) / lasted,
             "answered_hz": len(answered) / lasted,
@@ -145,17 +145,19 @@ class Rig:
             "cpu": cpu / lasted,
             "memory": self._memory(),
         }
+        return row, latency
 
     def overload(self, rate: float, seconds: float) -> dict[str, Any]:
         """What comes of cameras at `rate` Hz, minute by minute: latency and memory."""
         self._cameras(rate)
         lengths = [60.0] * int(seconds // 60) + [seconds % 60] * (seconds % 60 > 0)
-        minutes = [self._window(rate, length) for length in lengths]
+        windows = [self._window(rate, length) for length in lengths]
         self.processes.stop("replay_camera")
+        minutes = [minute for minute, _ in windows]
         memory = [minute["memory"] for minute in minutes]
         frame_ms = 1e3 / float(np.median([minute["answered_hz"] for minute in minutes]))
         worst = max(minutes, key=lambda minute: minute["latency_ms"]["p99"])
-        p99 = float(np.percentile(np.concatenate([m["latencies_ms"] for m in minutes]), 99))
+        p99 = float(np.percentile(np.concatenate([ms for _, ms in windows]), 99))
         return {
             "rate": rate,
             "seconds": seconds,

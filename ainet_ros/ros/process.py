@@ -7,16 +7,19 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import rclpy
 from ament_index_python.packages import get_package_share_path
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.exceptions import NotInitializedException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
 
 FAST_DDS_2 = ("humble", "jazzy")
 """Distributions whose Fast DDS reads FASTRTPS_DEFAULT_PROFILES_FILE."""
+FOLLOW_PERIOD_S = 0.1
 MEBIBYTE = 2**20
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """Of <malloc.h>."""
@@ -50,6 +53,22 @@ def ros(args: list[str] | None) -> Iterator[None]:
         ignore_interrupts()
         rclpy.try_shutdown()
         ignore_interrupts()  # the shutdown has put the former handler back
+
+
+def spin(node: Node, follow: Callable[[], None]) -> None:
+    """Run a node's callbacks in this thread until the context is shut down.
+
+    follow: called between two of them, every FOLLOW_PERIOD_S. What makes and destroys
+    subscriptions belongs there: executors do not bear that another thread does.
+    """
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    due = 0.0
+    while rclpy.ok():
+        executor.spin_once(timeout_sec=FOLLOW_PERIOD_S)
+        if time.monotonic() >= due:
+            due = time.monotonic() + FOLLOW_PERIOD_S
+            follow()
 
 
 def ignore_interrupts() -> None:

@@ -16,14 +16,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import rclpy
 import yaml
 from ament_index_python.packages import get_package_share_path
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import ParameterEvent
 from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
@@ -36,7 +34,7 @@ from ainet_ros.msg import Event, Track
 
 from .camera import Camera
 from .filters import stamp_ns
-from .process import ignore_interrupts, ros
+from .process import ignore_interrupts, ros, spin
 from .qos import create_publisher, profile
 from .recording import RecorderParameters, UnansweredImages
 from .table import declare
@@ -45,7 +43,6 @@ TRACKER = "ainet"
 DEPTH = 100
 """Of the answers and events, which must not be lost."""
 MEGABYTE = 1_000_000
-FOLLOW_PERIOD_S = 0.1
 REPORT_PERIOD_S = 1.0
 ANSWER_S = 5.0
 """So long an answer may take; a target may besides be started on images that are history_s old."""
@@ -105,19 +102,11 @@ class Recorder(Node):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(REPORT_PERIOD_S, self._report, clock=steady)
 
-    def spin(self) -> None:
-        """Record until the context is shut down."""
-        executor = SingleThreadedExecutor()
-        executor.add_node(self)
-        follow_due = 0.0
-        while rclpy.ok():
-            executor.spin_once(timeout_sec=FOLLOW_PERIOD_S)
-            now = time.monotonic()
-            if now >= follow_due:
-                follow_due = now + FOLLOW_PERIOD_S
-                self._ask_for_parameters()
-                for camera in self._cameras:
-                    camera.follow()
+    def follow(self) -> None:
+        """What is to be done between two callbacks."""
+        self._ask_for_parameters()
+        for camera in self._cameras:
+            camera.follow()
 
     def close(self) -> None:
         """Complete the recording."""
@@ -307,7 +296,7 @@ def main(args: list[str] | None = None) -> int:
         recorder: Recorder | None = None
         try:
             recorder = Recorder()
-            recorder.spin()
+            spin(recorder, recorder.follow)
         except ValueError as error:
             get_logger("recorder").fatal(str(error))
             status = 1

@@ -19,14 +19,12 @@ from concurrent.futures import wait as wait_for
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
-import rclpy
 from builtin_interfaces.msg import Time as TimeMessage
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point, Vector3, Vector3Stamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
@@ -53,7 +51,7 @@ from .health import PERIOD_S, Health, statuses
 from .images import cv_bridge, to_compressed, to_image
 from .pairing import NearestTime, Pair
 from .parameters import TrackerParameters
-from .process import ignore_interrupts, ros
+from .process import ignore_interrupts, ros, spin
 from .qos import create_publisher, profile
 from .settings import Settings
 from .table import declare, describe, updated
@@ -78,7 +76,6 @@ STOP_TIMEOUT_S = 1.0
 OLDEST_CLOCK_S = 60.0
 """An image older than this when it comes was stamped by another clock."""
 FAILURE_PERIOD_S = 5.0
-FOLLOW_PERIOD_S = 0.1
 FIT_PERIOD_S = 10.0
 REPEAT_S = 30.0
 """Least time between two warnings of the same kind."""
@@ -196,22 +193,17 @@ class TrackerNode(LifecycleNode):
 
     def _spin(self) -> bool:
         """Until the context is shut down; False where the node cannot start by itself."""
-        executor = SingleThreadedExecutor()
-        executor.add_node(self)
-        follow_due = 0.0
         try:
             if not self._autostart():
                 return False
-            while rclpy.ok():
-                executor.spin_once(timeout_sec=FOLLOW_PERIOD_S)
-                now = time.monotonic()
-                if now >= follow_due:
-                    follow_due = now + FOLLOW_PERIOD_S
-                    for camera in self._cameras:
-                        camera.follow()
+            spin(self, self._follow)
             return True
         finally:
             self._worker.stop()
+
+    def _follow(self) -> None:
+        for camera in self._cameras:
+            camera.follow()
 
     def _autostart(self) -> bool:
         """Configure and activate where the parameter autostart says so; whether all went well."""

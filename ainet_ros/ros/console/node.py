@@ -25,7 +25,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import ParameterEvent
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.client import Client
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter, parameter_value_to_python
@@ -41,14 +40,13 @@ from ..camera import Camera
 from ..filters import stamp_ns
 from ..images import decode, to_compressed
 from ..parameters import ConsoleParameters, TrackerParameters
-from ..process import ros
+from ..process import ros, spin
 from ..qos import profile
 from ..table import declare, describe
 from .access import LOCAL_NAMES, Access, new_token
 from .server import Console, Picture, Refused
 
 DEPTH = 10
-FOLLOW_PERIOD_S = 0.1
 LOOK_PERIOD_S = 1.0
 ANSWER_TIMEOUT_S = 35.0
 """A little longer than the tracker itself takes to say that it cannot answer."""
@@ -102,18 +100,7 @@ class ConsoleNode(Node):
 
     # Run by the thread that spins
 
-    def spin(self) -> None:
-        """Until the context is shut down."""
-        executor = SingleThreadedExecutor()
-        executor.add_node(self)
-        follow_due = 0.0
-        while rclpy.ok():
-            executor.spin_once(timeout_sec=FOLLOW_PERIOD_S)
-            if time.monotonic() >= follow_due:
-                follow_due = time.monotonic() + FOLLOW_PERIOD_S
-                self._follow()
-
-    def _follow(self) -> None:
+    def follow(self) -> None:
         """Subscribe what the pages look at, and no more."""
         wanted = {(view, self._values.get(f"{view}_transport", "raw")) for view in self._wanted}
         for known in self._subscribed.keys() - wanted:
@@ -349,7 +336,7 @@ async def serve() -> None:
             address += f"?token={node.token}"
         node.get_logger().info(f"ready: {address}")
         jobs = [
-            asyncio.create_task(asyncio.to_thread(node.spin)),
+            asyncio.create_task(asyncio.to_thread(spin, node, node.follow)),
             asyncio.create_task(node.console.flush_forever()),
             asyncio.create_task(node.look_forever()),
         ]
