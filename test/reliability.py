@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page docs/reliability.md, each section of which is written by the command it is about."""
+
+from pathlib import Path
+
+
+def write_section(page: Path, name: str, text: str) -> None:
+    """Replace what stands between the marks of a section. Raises ValueError without such marks."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+    before, mark, rest = page.read_text().partition(begin)
+    _, other, after = rest.partition(end)
+    if not mark or not other:
+        raise ValueError(f"{page} has no section {name!r} between {begin!r} and {end!r}")
+    page.write_text(f"{before}{begin}{text.strip()}\n{end}{after}")
