@@ -94,11 +94,14 @@ class Process:
             assert time.monotonic() < deadline, f"no {text!r} in the log:\n{self.text()}"
             time.sleep(0.05)
 
+    def mapped(self):
+        """What the process has in its memory: lines that end with a file's path."""
+        return Path("/proc", str(self._process.pid), "maps").read_text()
+
     def wait_for_library(self, name):
         """Until the process has loaded it."""
-        maps = Path("/proc", str(self._process.pid), "maps")
         deadline = time.monotonic() + PATIENCE_S
-        while name not in maps.read_text():
+        while name not in self.mapped():
             assert self._process.poll() is None, f"the process ended:\n{self.text()}"
             assert time.monotonic() < deadline, f"{name} was not loaded:\n{self.text()}"
             time.sleep(0.01)

@@ -615,12 +615,21 @@ def test_detections_are_published_and_empty_without_a_target(ros):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_the_node_with_status_0(fresh, tiny, number):
+def test_signals_end_the_node_with_status_0_and_nothing_of_it_stays(fresh, tiny, number):
+    before = shared_segments()
     process = fresh.start_tracker(tiny)
     fresh.publish(*PAIRS[0])
+    mapped = process.mapped()
     process.send(number)
     assert process.wait(10) == 0
     assert "Traceback" not in process.text()
+    stays = {path for path in shared_segments() - before if str(path) in mapped}
+    assert not stays
+
+
+def shared_segments():
+    """The memory in which Fast DDS hands over messages: one for each participant, or two."""
+    return {p for p in Path("/dev/shm").glob("fastdds_*") if len(p.name) == len("fastdds_") + 16}
 
 
 def test_ctrl_c_while_torch_is_imported_ends_the_node_with_status_0(fresh):
