@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check format docs bench weights ablation clean listed_changed
+.PHONY: help setup demo test coverage mutants check format docs bench weights ablation clean listed_changed
 
 # The ROS 2 distribution that is sourced, or else wheels of ROS 2.
 ros := $(shell [ -n "$$ROS_DISTRO" ] && python3 -c 'import rclpy' 2> /dev/null \
@@ -23,6 +23,8 @@ help:
 	@echo "make setup  the virtual environment .venv and the build in install/; then: source env.sh"
 	@echo "make demo   track a target in a generated clip, or in SEQUENCE=path/to/a/recording"
 	@echo "make test   run the tests"
+	@echo "make coverage  run the tests and count the lines they run"
+	@echo "make mutants   change one thing of the code at a time: do the tests notice?"
 	@echo "make check  run ruff and mypy"
 	@echo "make format mend what ruff can mend"
 	@echo "make docs   build the documentation as a site in build/site/"
@@ -50,6 +52,13 @@ demo: setup
 
 test: setup
 	@. ./env.sh && python -m pytest test
+
+coverage: setup
+	@. ./env.sh && coverage erase && coverage run -m pytest test && coverage combine -q \
+	  && python test/covered.py --page docs/reliability.md
+
+mutants: setup
+	@. ./env.sh && python test/mutants.py --page docs/reliability.md
 
 check: $(venv)
 	. ./env.sh && ruff check . && ruff format --check . && mypy

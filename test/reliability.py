@@ -3,6 +3,8 @@
 
 from pathlib import Path
 
+from ainet_ros.bench.measure import machine
+
 
 def write_section(page: Path, name: str, text: str) -> None:
     """Replace what stands between the marks of a section. Raises ValueError without such marks."""
@@ -12,3 +14,9 @@ def write_section(page: Path, name: str, text: str) -> None:
     if not mark or not other:
         raise ValueError(f"{page} has no section {name!r} between {begin!r} and {end!r}")
     page.write_text(f"{before}{begin}{text.strip()}\n{end}{after}")
+
+
+def computer() -> str:
+    """What a section's figures were measured on."""
+    told = machine()
+    return f"{told['cpu']}, {told['threads']} threads, Python {told['python']}"

@@ -150,6 +150,50 @@ def test_stamps_that_were_never_set_give_one_pair_and_no_growth():
     assert len(pairing) <= 8
 
 
+@pytest.mark.parametrize(("slop", "pairs", "unmatched"), [
+    (50, [(100, 70), (130, 128)], (0, 1)),
+    (29, [(130, 128)], (1, 2)),
+])  # fmt: skip
+def test_the_nearest_may_be_the_next_one_s(slop, pairs, unmatched):
+    """Then the one before it serves, where it is near enough."""
+    pairing = NearestTime(slop * MS, 5)
+    arrivals = [(RGB, 100), (RGB, 130), (THERMAL, 60), (THERMAL, 70), (THERMAL, 128)]
+    assert stamps(feed(pairing, arrivals)) == pairs
+    assert (pairing.counts.rgb.unmatched, pairing.counts.thermal.unmatched) == unmatched
+
+
+def test_as_many_late_messages_as_the_queue_holds_start_afresh():
+    pairing = NearestTime(5 * MS, 3)
+    feed(pairing, [(RGB, 1000), (RGB, 990), (RGB, 980), (RGB, 1010), (RGB, 990), (RGB, 980)])
+    assert (pairing.counts.rgb.late, pairing.counts.jumps) == (4, 0)
+    feed(pairing, [(RGB, 970), (RGB, 960), (RGB, 950)])
+    assert (pairing.counts.rgb.late, pairing.counts.jumps) == (6, 1)
+    feed(pairing, [(RGB, 940)])
+    assert (pairing.counts.rgb.late, pairing.counts.jumps) == (6, 2)
+
+
+def test_a_jump_is_longer_than_a_late_message_is_late():
+    pairing = NearestTime(5 * MS, 3)
+    pairing.add_rgb(10 * JUMP_NS, "")
+    pairing.add_rgb(9 * JUMP_NS, "")
+    assert (pairing.counts.rgb.late, pairing.counts.jumps) == (1, 0)
+    pairing.add_rgb(9 * JUMP_NS - 1, "")
+    assert (pairing.counts.rgb.late, pairing.counts.jumps) == (1, 1)
+
+
+def test_what_is_known_of_the_streams():
+    pairing = NearestTime(5 * MS, 3, offset_ns=-1 * MS)
+    assert pairing.newest_difference_ns == 0
+    assert pairing.silent == pairing.standing == (False, False)
+    feed(pairing, [(RGB, 100), (THERMAL, 98)])
+    assert pairing.newest_difference_ns == -3 * MS
+    feed(pairing, [(THERMAL, 98)])
+    assert pairing.standing == (False, True)
+    feed(pairing, [(THERMAL, 120)])
+    assert pairing.newest_difference_ns == 19 * MS
+    assert pairing.standing == (False, False)
+
+
 @pytest.mark.parametrize(("slop", "queue"), [(-1, 5), (5, 0)])
 def test_wrong_settings_are_refused(slop, queue):
     with pytest.raises(ValueError, match="must"):
@@ -372,9 +416,12 @@ def test_recent_pairs_forget_what_was_before_a_jump_back():
     assert pairs.bytes == 1
 
 
-def test_nearest_recent_pair():
+def test_nearest_recent_pair_and_the_first_from_one():
     pairs = recent(5)
     assert pairs.nearest(round(3.4 * MS)).pair == pair(3)
+    pairs = recent(5, seconds=0.002)
+    assert [pairs.first_from(number).number for number in (1, 3, 4, 5)] == [3, 3, 4, 5]
+    assert pairs.first_from(6) is None
     assert RecentPairs(1, 1).nearest(0) is None
 
 
@@ -512,9 +559,9 @@ def test_find_says_what_is_wrong_with_a_stamp():
             recorder.worker.put(pair(number), 1)
         assert recorder.worker.find(None, 0).pair == pair(109)
         assert recorder.worker.find(104 * MS, 0).pair == pair(104)
-        with pytest.raises(LookupError, match="ahead of the newest pair"):
+        with pytest.raises(LookupError, match=r"0\.091 s ahead of the newest pair"):
             recorder.worker.find(200 * MS, 0)
-        with pytest.raises(LookupError, match="older than the oldest pair kept"):
+        with pytest.raises(LookupError, match=r"0\.050 s older than .* kept \(10 pairs\)"):
             recorder.worker.find(50 * MS, 0)
 
 
