@@ -21,7 +21,7 @@ from ainet_ros.network import Output
 from ainet_ros.network.model import Template
 from ainet_ros.tracker import State, Tracker, Window, device
 from ainet_ros.tracker.crop import extract, window
-from ainet_ros.tracker.tracker import IMAGE_MEAN, IMAGE_STD, clip, hann_window, places_around
+from ainet_ros.tracker.tracker import Timing, clip, hann_window, places_around
 
 BOX = (100.0, 80.0, 40.0, 30.0)
 
@@ -140,7 +140,7 @@ def test_a_frame_is_cropped_searched_and_mapped_back():
     track = tracker.track(rgb, thermal)
     view = window(BOX, 4)
     side = network.config.search_size
-    mean, std = np.array(IMAGE_MEAN) * 255, np.array(IMAGE_STD) * 255
+    mean, std = np.array([0.485, 0.456, 0.406]) * 255, np.array([0.229, 0.224, 0.225]) * 255
     for modality, image in enumerate((rgb, np.repeat(thermal[..., None], 3, axis=2))):
         expected = (extract(image, view, side) - mean) / std
         seen = network.search[0, modality].permute(1, 2, 0).numpy()
@@ -152,6 +152,14 @@ def test_a_frame_is_cropped_searched_and_mapped_back():
     assert (w, h) == pytest.approx((view.side * 0.25, view.side * 0.5), abs=1e-3)
     assert track.score == pytest.approx(0.9)
     assert track.state is State.TRACKING
+
+
+def test_where_the_time_went(monkeypatch):
+    tracker = Tracker(Scripted())
+    tracker.init(*images(), BOX)
+    clock = iter([10.0, 11.0, 13.0, 17.0])
+    monkeypatch.setattr("ainet_ros.tracker.tracker.time.perf_counter", lambda: next(clock))
+    assert tracker.track(*images()).timing == Timing(1000.0, 2000.0, 4000.0)
 
 
 def test_search_is_centred_where_the_box_is_moved():
@@ -225,7 +233,7 @@ def test_a_lost_target_is_looked_for_all_over_the_image():
     around = places_around(tracker.box, rgb.shape[1], rgb.shape[0])
     assert len(around) > 3
     expected = [window(box, 4) for box in around]
-    mean, std = np.array(IMAGE_MEAN) * 255, np.array(IMAGE_STD) * 255
+    mean, std = np.array([0.485, 0.456, 0.406]) * 255, np.array([0.229, 0.224, 0.225]) * 255
     side = network.config.search_size
     seen = []
     for _ in range(len(around)):
