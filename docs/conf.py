@@ -8,7 +8,7 @@ import re
 
 project = html_title = "ainet_ros"
 root_doc = "docs/README"
-include_patterns = ["README.md", "docs/**", "weights/*.md"]
+include_patterns = ["*.md", "CHANGELOG.rst", "docs/**", "weights/*.md"]
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
 html_theme = "furo"
@@ -18,7 +18,7 @@ html_extra_path = ["index.html"]
 def add_contents(app, page, source):
     """The pages that the front page links to, in its order, are the site's contents."""
     if page == root_doc:
-        pages = re.findall(r"\]\(([\w./]+)\.md\)", source[0])
+        pages = re.findall(r"\]\(([\w./]+)\.(?:md|rst)\)", source[0])
         source[0] += "\n".join(["\n```{toctree}", ":hidden:", *pages, "```"])
 
 

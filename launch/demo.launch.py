@@ -35,10 +35,12 @@ def generate_launch_description() -> LaunchDescription:
     namespace = LaunchConfiguration("namespace")
     source = LaunchConfiguration("source")
     seed = LaunchConfiguration("seed")
+    # The enclaves are those of config/sros2/policy.xml; without SROS2 they mean nothing.
     camera = Node(
         package="ainet_ros",
         executable="replay_camera",
         namespace=namespace,
+        ros_arguments=["--enclave", "/replay_camera"],
         parameters=[
             {
                 "source": ParameterValue(source, value_type=str),
@@ -53,6 +55,7 @@ def generate_launch_description() -> LaunchDescription:
         package="ainet_ros",
         executable="demo",
         namespace=namespace,
+        ros_arguments=["--enclave", "/operator"],
         arguments=["--attach", "--sequence", source, "--seed", seed],
         output="screen",
     )

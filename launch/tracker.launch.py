@@ -113,17 +113,24 @@ def nodes(context: LaunchContext) -> list[Node]:
         "output": "screen",
         "emulate_tty": True,
     }
+    # The enclaves are those of config/sros2/policy.xml; without SROS2 they mean nothing.
     tracker = Node(
         executable="tracker_node",
         name="ainet",
         parameters=[params_file, overrides, {"use_sim_time": use_sim_time}],
-        ros_arguments=["--log-level", ["ainet:=", LaunchConfiguration("log_level")]],
+        ros_arguments=[
+            "--enclave",
+            "/ainet",
+            "--log-level",
+            ["ainet:=", LaunchConfiguration("log_level")],
+        ],
         on_exit=Shutdown(reason="the tracker ended"),
         **common,
     )
     console = Node(
         executable="console",
         name="console",
+        ros_arguments=["--enclave", "/console"],
         parameters=[
             params_file,
             {"host": LaunchConfiguration("console_host"), "use_sim_time": use_sim_time},
@@ -137,6 +144,7 @@ def nodes(context: LaunchContext) -> list[Node]:
     recorder = Node(
         executable="recorder",
         name="recorder",
+        ros_arguments=["--enclave", "/recorder"],
         parameters=[params_file, {"folder": folder, "use_sim_time": use_sim_time}],
         **common,
     )

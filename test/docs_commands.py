@@ -38,8 +38,10 @@ OTHERS = set(
     + "ssh sudo tensorboard".split()
 )
 """Programs of others: what they are given is not checked, save files of this repository."""
-OTHERS_OPTIONS = {"--show-args", "--clock", "--loop", "--nnodes", "--rdzv-endpoint"}
-ROS2 = {"bag", "launch", "lifecycle", "param", "run", "service", "topic"}
+OTHERS_OPTIONS = set(
+    "--clock --enclave --loop --nnodes --rdzv-endpoint --ros-args --show-args".split()
+)
+ROS2 = {"bag", "launch", "lifecycle", "param", "run", "security", "service", "topic"}
 INCLUDED = r"\w+\.launch\.py"
 TRANSITIONS = {"configure", "activate", "deactivate", "cleanup", "shutdown"}
 TABLES = {
@@ -271,7 +273,7 @@ def check_ros2(words, whole):
             pass
         case ["bag", "info" | "play" | "record", *_] | ["node" | "topic", "list", *_]:
             pass
-        case ["pkg", "prefix", *_]:
+        case ["pkg", "prefix", *_] | ["security", "generate_artifacts", *_]:
             pass
         case _:
             raise ValueError(f"not known here: ros2 {' '.join(words)}")

@@ -291,6 +291,78 @@ def page_headers(address):
         return answer.headers
 
 
+def test_every_answer_has_the_headers(ros):
+    _, address = start_console(ros)
+    for path in ("", "page.js", "missing"):
+        try:
+            headers = page_headers(address + path)
+        except urllib.error.HTTPError as error:
+            headers = error.headers
+            error.close()
+        for directive in ("default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"):
+            assert directive in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert headers["Cache-Control"] == "no-store"
+        assert "aiohttp" not in headers["Server"]
+
+
+def test_a_token_s_cookie_is_for_this_site_s_requests_only(ros):
+    _, address = start_console(ros, token="0123456789-abcdef")
+    opener = urllib.request.build_opener(_NoRedirect())
+    away = urllib.request.Request(address, headers={"Host": "robot"})
+    with pytest.raises(urllib.error.HTTPError) as redirection:
+        opener.open(away, timeout=10)
+    with redirection.value as answer:
+        assert answer.code == 303
+        assert answer.headers["Location"] == "/"  # the token stays in no history
+        cookie = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+
+
+def test_too_large_requests_are_refused(ros):
+    process, address = start_console(ros)
+    assert status(f"{address}?{'x' * 10_000}")[0] == 400
+    assert status(address, Cookie="x" * 10_000)[0] == 400
+    large = urllib.request.Request(address, data=b"x" * 100_000, method="POST")
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen(large, timeout=10)
+    with refusal.value as answer:
+        assert answer.code == 405
+    assert status(address)[0] == 200
+    assert "Traceback" not in process.text()
+
+
+def test_connections_that_ask_for_nothing_are_closed(ros):
+    process, address = start_console(ros)
+    place = ("127.0.0.1", int(address.rstrip("/").rpartition(":")[2]))
+
+    def slow(text):
+        one = socket.create_connection(place, timeout=ros_nodes.PATIENCE_S)
+        one.sendall(text)
+        return one
+
+    def closed(one):
+        with one:
+            return one.recv(1) == b""
+
+    with ThreadPoolExecutor(2) as pool:
+        first = slow(b"GET / HTTP/1.1\r\nHost: 127")
+        unknown = slow(b"GET / HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n")
+        while b"a token is needed" not in unknown.recv(4096):
+            pass
+        waiting = [pool.submit(closed, one) for one in (first, unknown)]
+        # More than there may be: who asks is served meanwhile, and the oldest of them go.
+        many = [slow(b"G") for _ in range(300)]
+        assert status(address)[0] == 200
+        assert all(one.result() for one in waiting)
+    assert all(closed(one) for one in many)
+    assert status(address)[0] == 200
+    assert "Traceback" not in process.text()
+
+
 def test_a_token_is_made_where_the_network_may_come_in(ros):
     _, address = start_console(ros, host="0.0.0.0")
     token = address.partition("?token=")[2]

@@ -19,7 +19,9 @@ from docs_commands import Piece, check, pieces
 from ainet_ros.vision.scenes import Scene
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("weights/*.md"))]
+PAGES = [
+    path for name in ("*.md", "docs/*.md", "weights/*.md") for path in sorted(ROOT.glob(name))
+]
 ON_EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 

@@ -139,6 +139,9 @@ def test_tracker_is_launched_with_remaps_namespace_and_parameters(ros, tiny, tmp
     assert ros.get_parameter("/robot/console", "port") == 0
     assert ros.get_parameter("/robot/ainet", "slop") == 0.123
     assert ros.get_parameter("/robot/ainet", "weights") == tiny
+    nodes = ros.node.get_node_names_and_namespaces_with_enclaves()
+    enclaves = {(name, enclave) for name, namespace, enclave in nodes if namespace == "/robot"}
+    assert enclaves == {("ainet", "/ainet"), ("console", "/console")}
     process.send(signal.SIGINT)
     assert process.wait() == 0
     assert "process has finished cleanly" in process.text()
@@ -197,6 +200,8 @@ def test_demo_is_launched_and_starts_its_target(ros, tiny, tmp_path):
         return {track.target_id for track in ros.tracks if track.state != Track.NO_TARGET}
 
     ros.spin_until(lambda: len(targets()) > 1, "second start, as the recording begins again")
+    enclaves = {one[2] for one in ros.node.get_node_names_and_namespaces_with_enclaves()}
+    assert enclaves >= {"/ainet", "/replay_camera", "/operator"}
     process.send(signal.SIGINT)
     assert process.wait() == 0
     assert "Traceback" not in process.text()

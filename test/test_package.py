@@ -3,14 +3,19 @@
 
 import importlib.metadata
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import docs_commands
 import pytest
+import yaml
 from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from catkin_pkg.changelog import get_changelog_from_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
@@ -82,6 +87,37 @@ def test_version_is_that_of_package_xml() -> None:
     version = ElementTree.parse(ROOT / "package.xml").getroot().findtext("version")
     assert ainet_ros.__version__ == version
     assert importlib.metadata.version("ainet_ros") == version
+
+
+def test_change_log_and_declaration_agree_with_the_version() -> None:
+    version = ElementTree.parse(ROOT / "package.xml").getroot().findtext("version")
+    log = get_changelog_from_path(str(ROOT / "CHANGELOG.rst"), package_name="ainet_ros")
+    headings = [heading for heading, _, _ in log.foreach_version(reverse=True)]
+    released = [heading for heading in headings if heading != "Forthcoming"]
+    assert released[:1] in ([], [version])
+    assert all(log.get_content_of_version(heading) for heading in headings)
+    declaration = (ROOT / "QUALITY_DECLARATION.md").read_text()
+    assert ("below 1.0" in declaration) == version.startswith("0.")
+
+
+def test_workflow_runs_what_a_contributor_runs() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yaml").read_text())
+    jobs = workflow["jobs"]
+    (told,) = [
+        piece.text
+        for piece in docs_commands.pieces((ROOT / "CONTRIBUTING.md").read_text())
+        if piece.language == "bash"
+    ]
+    expected = [shlex.split(line, comments=True) for line in told.splitlines()]
+    runs = [shlex.split(step["run"]) for step in jobs["wheels"]["steps"] if "run" in step]
+    assert sorted(runs) == sorted(expected)
+    for words in runs:
+        docs_commands.check_command(words)
+    uses = [step["uses"] for job in jobs.values() for step in job["steps"] if "uses" in step]
+    assert uses
+    assert all(re.fullmatch(r"[\w/-]+@v\d+(\.\d+)?", one) for one in uses)
+    matrix = [one["ros"].title() for one in jobs["distribution"]["strategy"]["matrix"]["include"]]
+    assert f"{', '.join(matrix[:-1])} or {matrix[-1]}" in (ROOT / "README.md").read_text()
 
 
 def test_unknown_attribute_is_an_attribute_error() -> None:

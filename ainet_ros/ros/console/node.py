@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import math
 import socket
 import sys
@@ -44,7 +45,7 @@ from ..process import ros, spin
 from ..qos import profile
 from ..table import declare, describe
 from .access import LOCAL_NAMES, Access, new_token
-from .server import Console, Picture, Refused
+from .server import KEPT_OPEN_S, Console, Picture, Refused, is_ours
 
 DEPTH = 10
 LOOK_PERIOD_S = 1.0
@@ -320,8 +321,16 @@ async def serve() -> None:
     loop = asyncio.get_running_loop()
     node = ConsoleNode(loop)
     host, port = node.parameters.host, node.parameters.port
-    runner = web.AppRunner(node.console.application(), access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(
+        node.console.application(),
+        access_log=None,
+        shutdown_timeout=1.0,
+        keepalive_timeout=KEPT_OPEN_S,
+    )
+    logging.getLogger("aiohttp.server").addFilter(is_ours)
     await runner.setup()
+    server = runner.server
+    assert server is not None  # since the setup
     try:
         try:
             await web.TCPSite(runner, host, port).start()
@@ -338,6 +347,7 @@ async def serve() -> None:
         jobs = [
             asyncio.create_task(asyncio.to_thread(spin, node, node.follow)),
             asyncio.create_task(node.console.flush_forever()),
+            asyncio.create_task(node.console.drop_silent_forever(server)),
             asyncio.create_task(node.look_forever()),
         ]
         done, rest = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -25,6 +26,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestHandler
 
 from .access import Access, RateLimit
 
@@ -34,6 +37,12 @@ PAGES = 8
 MESSAGE_BYTES = 4096
 """Largest message of a page."""
 HEARTBEAT_S = 10.0
+SILENT_S = 10.0
+"""So long a connection may take to its first request that is let in."""
+KEPT_OPEN_S = 15.0
+"""And so long to its next one."""
+CONNECTIONS = 100
+"""Most at once; past that, the oldest go that have not been let in."""
 PERIOD_S = 0.2
 """Tracks go out in bundles."""
 KEPT = {"tracks": 600, "events": 50}
@@ -52,8 +61,10 @@ HEADERS = {
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",  # frame-ancestors, for older browsers
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
+    "Server": "ainet_ros",  # aiohttp would tell its version
 }
 FILES = {
     "/": ("index.html", "text/html"),
@@ -64,6 +75,14 @@ FILES = {
 
 class Refused(Exception):
     """A page's request cannot be met; the message says why, to the operator."""
+
+
+def is_ours(record: logging.LogRecord) -> bool:
+    """Whether aiohttp logs a fault, and not that somebody sent what is no HTTP.
+
+    With a traceback for each of these anybody could fill the log.
+    """
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 Execute = Callable[[dict[str, Any]], Awaitable[str]]
@@ -239,6 +258,7 @@ class Console:
         self._kept = {name: deque[Any](maxlen=most) for name, most in KEPT.items()}
         self._values: dict[str, Any] = {}
         self._watched: frozenset[str] = frozenset()
+        self._let_in: set[RequestHandler] = set()  # connections
         self._files = {
             path: ((Path(__file__).parent / "page" / name).read_bytes(), kind)
             for path, (name, kind) in FILES.items()
@@ -272,6 +292,24 @@ class Console:
                 self._watch(watched)
             await asyncio.sleep(PERIOD_S)
 
+    async def drop_silent_forever(self, server: web.Server) -> None:
+        """Close connections that ask for nothing, or for nothing that they may have.
+
+        aiohttp would wait for the rest of a request for ever, until no file was left to open.
+        """
+        since: dict[RequestHandler, float] = {}
+        while True:
+            now = time.monotonic()
+            self._let_in.intersection_update(server.connections)  # the others are gone
+            waiting = [one for one in server.connections if one not in self._let_in]
+            since = {one: since.get(one, now) for one in waiting}
+            waiting.sort(key=since.__getitem__)
+            beyond = max(len(server.connections) - CONNECTIONS, 0)
+            for number, connection in enumerate(waiting):
+                if number < beyond or now - since[connection] > SILENT_S:
+                    connection.force_close()
+            await asyncio.sleep(PERIOD_S)
+
     def application(self) -> web.Application:
         """The web application."""
 
@@ -281,6 +319,7 @@ class Console:
         ) -> web.StreamResponse:
             try:
                 self._access.check(request)
+                self._let_in.add(request.protocol)
                 return await handler(request)
             except web.HTTPException as error:
                 error.headers.update(HEADERS)
