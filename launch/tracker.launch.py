@@ -8,6 +8,7 @@ from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.conditions import IfCondition
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
@@ -87,6 +88,11 @@ ARGUMENTS = [
 ]
 
 
+def tracker_ended(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
+    """Killed, it is started again; else it was told to end, or cannot start."""
+    return None if event.returncode < 0 else Shutdown(reason="the tracker ended")
+
+
 def nodes(context: LaunchContext) -> list[Node]:
     """The nodes: params_file first, then what the arguments set."""
     params_file = LaunchConfiguration("params_file").perform(context)
@@ -124,7 +130,9 @@ def nodes(context: LaunchContext) -> list[Node]:
             "--log-level",
             ["ainet:=", LaunchConfiguration("log_level")],
         ],
-        on_exit=Shutdown(reason="the tracker ended"),
+        on_exit=tracker_ended,
+        respawn=True,
+        respawn_delay=1.0,
         **common,
     )
     console = Node(

@@ -48,5 +48,9 @@ def test_a_point_is_seen_where_it_is(model, d):
     assert found == pytest.approx(point / np.linalg.norm(point), abs=1e-4)
 
 
-def test_an_uncalibrated_camera_has_no_directions():
-    assert ray(camera(k=[0.0] * 9), (640, 480), 1, 1) is None
+@pytest.mark.parametrize(
+    "changes",
+    [{"k": [0.0] * 9}, {"k": [math.nan] * 9}, {"d": (0.1, 0.1, 0.1)}, {"d": (math.inf,) * 5}],
+)
+def test_an_uncalibrated_camera_has_no_directions(changes):
+    assert ray(camera(**changes), (640, 480), 1, 1) is None

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the node reports on /diagnostics."""
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (make setup, or a distribution)")
@@ -53,9 +56,9 @@ class Rig:
                 track = Track((1, 2, 3, 4), 0.9, State.TRACKING, Timing(1, 1, 1))
                 self.health.answered({1: track}, latency_ms)
             if at - looked >= 1:
-                looked, report = at, self.health.look()
+                looked, report = at, self.health.look(0)
         self.now = end
-        report = self.health.look()
+        report = self.health.look(0)
         found = statuses("robot/ainet", report, self.parameters, "cpu")
         assert [status.name for status in found] == [f"robot/ainet: {part}" for part in PARTS]
         return dict(zip(PARTS, found, strict=True))
@@ -130,6 +133,40 @@ def test_a_camera_never_heard_is_an_error(monkeypatch):
     assert "stamp to answer, 95 % (ms)" not in values(found["tracker"])
 
 
+def test_images_that_come_and_are_all_the_same_are_warned_of(monkeypatch):
+    rig = Rig(monkeypatch)
+    for seconds in range(5):
+        rig.health.saw(SimpleNamespace(data=[seconds]), 0)
+        rig.health.saw(SimpleNamespace(data=[7]), 1)
+        found = rig.play(1, 10, (10, 0.0))
+    assert (found["RGB camera"].level, found["thermal camera"].level) == (OK, WARN)
+    assert "the images on /thermal have been the same for 4 s" in found["thermal camera"].message
+    rig.health.saw(SimpleNamespace(data=[8]), 1)
+    assert rig.play(1, 10, (10, 0.0))["thermal camera"].level == OK
+
+
+def test_pairs_that_failed_are_said_and_counted(monkeypatch):
+    rig = Rig(monkeypatch)
+    rig.play(1, 10, (10, 0.0))
+    rig.health.failed("a pair was left out: why")
+    found = rig.play(1, 10, (10, 0.0))["tracker"]
+    assert found.level == WARN
+    assert found.message == "a pair was left out: why; 1 tracking"
+    assert values(found)["pairs failed"] == "1"
+    assert int(values(found)["pairs"]) == int(values(found)["pairs tracked through"])
+    assert rig.play(6, 10, (10, 0.0))["tracker"].level == OK
+    rig.play(6)
+    rig.health.failed("a pair was left out: why")
+    assert rig.play(1)["tracker"].level == ERROR  # and none went well
+
+
+def test_what_was_wrong_with_an_answer_is_warned_of(monkeypatch):
+    rig = Rig(monkeypatch)
+    rig.play(1, 10, (10, 0.0))
+    rig.health.answered({}, 0.0, "odd")
+    assert rig.play(1, 10, (10, 0.0))["tracker"].message == "odd; 1 tracking"
+
+
 def test_streams_apart_are_an_error_with_the_remedy(monkeypatch):
     found = Rig(monkeypatch).play(8, 10, (10, 3.0))
     assert found["pairing"].level == ERROR
@@ -161,8 +198,10 @@ def test_node_reports_what_becomes_of_its_cameras(tmp_path):
         process = client.start_tracker(tiny, lost_below=0.0, found_above=0.0)
         both = True
 
+        moving = itertools.cycle(pairs)
+
         def deliver():
-            rgb, thermal = pairs[0]
+            rgb, thermal = next(moving)
             now = Header(stamp=client.now())
             client.rgb.publish(to_image(rgb, "rgb8", now))
             if both:

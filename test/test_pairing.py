@@ -323,6 +323,20 @@ def test_the_living_stream_goes_on_alone_and_pairs_come_back():
     assert pairing.counts.alone == len(alone)
 
 
+@pytest.mark.parametrize("hanging", [RGB, THERMAL])
+def test_the_same_stamp_again_is_no_sign_of_life(hanging):
+    pairing = NearestTime(20 * MS, 10, alone_ns=300 * MS)
+    feed(pairing, interleaved([33 * k for k in range(30)], [33 * k + 4 for k in range(30)]))
+    last = 29 * 33 + (4 if hanging == THERMAL else 0)
+    living = THERMAL if hanging == RGB else RGB
+    arrivals = [((hanging, last), (living, 33 * k)) for k in range(31, 60)]
+    pairs = feed(pairing, itertools.chain.from_iterable(arrivals))
+    assert len(pairs) >= 15
+    assert all(getattr(pair, hanging) is None for pair in pairs)
+    assert getattr(pairing.counts, hanging).late == len(arrivals)
+    assert any(pairing.standing)
+
+
 def test_thermal_images_alone_have_their_stamp_with_the_offset():
     pairing = NearestTime(20 * MS, 5, offset_ns=-100 * MS, alone_ns=300 * MS)
     thermal = [100 + 50 * k for k in range(30)]
@@ -478,6 +492,27 @@ def test_the_newest_pair_is_next():
         recorder.settle()
         assert recorder.handled == [1, 5]
         assert recorder.worker.skipped == 3
+
+
+def test_pairs_left_out_are_counted_once_and_anew_after_forget():
+    with Recorder() as recorder:
+        recorder.gate.clear()
+        recorder.worker.put(pair(1), 1)
+        assert recorder.entered.wait(10)
+        for number in range(2, 6):
+            recorder.worker.put(pair(number), 1)
+        entry = recorder.worker.find(1 * MS, 0)
+        recorder.gate.set()
+        recorder.settle()
+        recorder.handled.clear()
+        recorder.worker.call(lambda: recorder.worker.resume_from(entry)).result(10)
+        recorder.settle()
+        assert recorder.handled == [2, 3, 4, 5]
+        assert recorder.worker.skipped == 3
+        recorder.worker.forget()
+        recorder.worker.put(pair(10), 1)
+        recorder.settle()
+        assert recorder.worker.skipped == 0
 
 
 def test_an_error_in_a_pair_is_reported_and_the_next_is_handled():

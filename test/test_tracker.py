@@ -219,6 +219,39 @@ def test_a_score_that_is_no_number_is_a_loss_under_any_threshold():
         assert track.box == BOX
 
 
+def test_a_box_that_is_no_number_is_a_loss_too():
+    network = Scripted()
+    tracker = Tracker(network, lost_below=0.0, found_above=0.0)
+    rgb, thermal = images()
+    tracker.init(rgb, thermal, BOX)
+    network.size = (float("nan"), 0.5)
+    for _ in range(5):
+        track = tracker.track(rgb, thermal)
+        assert (track.state, track.box) == (State.LOST, BOX)
+        assert math.isnan(track.score)
+    network.size = (0.25, 0.5)
+    states = [tracker.track(rgb, thermal).state for _ in range(4)]
+    assert states == [State.LOST] * 3 + [State.TRACKING]
+
+
+def test_a_network_that_fails_changes_no_target(monkeypatch):
+    tracker, network = lost_tracker()
+    target = tracker._target
+    before = replace(target)
+
+    def fail(*_):
+        raise RuntimeError("no kernel")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker, "_match", fail)
+        with pytest.raises(RuntimeError, match="no kernel"):
+            tracker.track(*images())
+    assert target == before
+    network.score = 0.1
+    tracker.track(*images())
+    assert target.looked_at == before.looked_at + 3
+
+
 def test_the_usual_score_makes_it_stricter_and_never_milder():
     for usual, score, found in ((0.98, 0.85, False), (0.98, 0.9, True), (0.4, 0.5, False)):
         tracker, network = lost_tracker(usual)

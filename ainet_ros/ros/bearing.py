@@ -16,7 +16,8 @@ def ray(info: Any, size: tuple[int, int], x: float, y: float) -> tuple[float, fl
     """The unit vector to pixel (x, y) in the optical frame (REP-103: x right, y down, z ahead).
 
     info: sensor_msgs/CameraInfo. size: width and height of the image that the pixel is of, which
-    may be a smaller copy of the one that was calibrated. None where the camera is not calibrated.
+    may be a smaller copy of the one that was calibrated. None where the camera is not calibrated,
+    or its calibration is none.
     """
     matrix = np.array(info.k, np.float64).reshape(3, 3)
     if not (matrix[0, 0] and matrix[1, 1] and info.width and info.height):
@@ -27,6 +28,11 @@ def ray(info: Any, size: tuple[int, int], x: float, y: float) -> tuple[float, fl
     undistort = (
         cv2.fisheye.undistortPoints if info.distortion_model == FISHEYE else cv2.undistortPoints
     )
-    ((u, v),) = undistort(pixel, matrix, distortion if len(distortion) else np.zeros(4))[0]
+    try:
+        ((u, v),) = undistort(pixel, matrix, distortion if len(distortion) else np.zeros(4))[0]
+    except cv2.error:  # so many coefficients are of no lens
+        return None
     length = np.sqrt(u * u + v * v + 1)
+    if not np.isfinite(length):
+        return None
     return float(u / length), float(v / length), float(1 / length)

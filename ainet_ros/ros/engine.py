@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ainet_ros.tracker import Box, Target, Track, Tracker
+from ainet_ros.tracker.device import out_of_memory
 from ainet_ros.vision.encoding import to_rgb
 
 from .images import decode
@@ -21,6 +24,20 @@ from .settings import Settings
 
 Image = npt.NDArray[np.uint8]
 Images = tuple[Image, Image]
+Result = TypeVar("Result")
+
+NO_NUMBER = "the network's answer is no number: the target is LOST; are the weights sound?"
+
+
+class OutOfMemory(MemoryError):
+    """The network does not fit into the memory, at the second attempt either.
+
+    what: for which work of it. said: by the error that came of it, in one line.
+    """
+
+    def __init__(self, what: str, said: str) -> None:
+        super().__init__(f"{what} ({said})")
+        self.what, self.said = what, said
 
 
 class Started(NamedTuple):
@@ -43,14 +60,32 @@ class Answer(NamedTuple):
     images: Images | None
     """RGB and thermal as the tracker saw them; None where nobody needed them."""
     decode_ms: float
+    remarks: Sequence[str] = ()
+    """What the user should know of how it came about."""
 
 
 @dataclass
 class Followed:
-    """A target, and the number of the last pair that it was followed through."""
+    """A target, and the last pair that it was followed through."""
 
     target: Target
     number: int
+    size: tuple[int, int]
+    """Height and width of the RGB image, in whose pixels the target's boxes are."""
+
+    def scale(self, size: tuple[int, int]) -> None:
+        """Take the boxes into an image of another size and the same view."""
+        y, x = (new / old for new, old in zip(size, self.size, strict=True))
+        target = self.target
+        target.box = scaled(target.box, x, y)
+        if target.candidate is not None:
+            target.candidate = scaled(target.candidate, x, y)
+        self.size = size
+
+
+def scaled(box: Box, x: float, y: float) -> Box:
+    """The box with its sides multiplied."""
+    return box[0] * x, box[1] * y, box[2] * x, box[3] * y
 
 
 class Engine:
@@ -69,14 +104,18 @@ class Engine:
     def load(cls, parameters: TrackerParameters) -> Engine:
         """Load the weights onto the device and run them, so that the first pair is quick.
 
-        Raises ValueError or OSError naming what is wrong: weights, device or parameters.
+        Raises ValueError or OSError naming what is wrong: weights, device or parameters; and
+        OutOfMemory.
         """
         settings = Settings.of(parameters)
-        tracker = Tracker.load(
-            parameters.weights,
-            parameters.device,
-            parameters.precision,
-            compile=parameters.compile,
+        tracker, _ = twice(
+            lambda: Tracker.load(
+                parameters.weights,
+                parameters.device,
+                parameters.precision,
+                compile=parameters.compile,
+            ),
+            f"the memory of device {parameters.device} does not hold the network",
         )
         return cls(tracker, settings)
 
@@ -114,25 +153,26 @@ class Engine:
             height, width = rgb.shape[:2]
             x, y, w, h = box
             box = (x * width, y * height, w * width, h * height)
-        target = self._tracker.start(rgb, thermal, box)
-        if kept:
-            self._try_batch(rgb, thermal, [*(f.target for f in kept.values()), target])
+
+        def start() -> Target:
+            target = self._tracker.start(rgb, thermal, box)
+            if kept:  # so many in one batch are to be sure of
+                targets = [*(f.target for f in kept.values()), target]
+                self._tracker.advance(rgb, thermal, [replace(target) for target in targets])
+            return target
+
+        try:
+            target, _ = twice(start, self._too_much(len(kept) + 1))
+        except OutOfMemory as error:
+            remedy = "reset one first" if kept else "make room, or take smaller weights"
+            raise ValueError(f"{error.what}: {remedy} ({error.said})") from None
         replaced = [target_id for target_id in self._followed if target_id not in kept]
         self._given_ids += 1
-        self._followed = {**kept, self._given_ids: Followed(target, number)}
+        self._followed = {
+            **kept,
+            self._given_ids: Followed(target, number, rgb.shape[:2]),
+        }
         return Started(self._given_ids, target.box, replaced)
-
-    def _try_batch(self, rgb: Image, thermal: Image, targets: list[Target]) -> None:
-        """Raises ValueError where so many targets are more than the memory holds."""
-        try:
-            self._tracker.advance(rgb, thermal, [replace(target) for target in targets])
-        except (MemoryError, RuntimeError) as error:  # torch has it as a RuntimeError on a CPU
-            if not isinstance(error, MemoryError) and "memory" not in str(error):
-                raise
-            raise ValueError(
-                f"{len(targets)} targets at once are more than the memory of "
-                f"{self._tracker.device} holds: reset one first ({error})"
-            ) from None
 
     def reset(self, target_id: int) -> list[int]:
         """Drop a target (0: every target); return the ids of those dropped.
@@ -153,7 +193,7 @@ class Engine:
 
         A target that was followed through a later one already is left out: the worker goes back
         where a target is started on an older pair. None where this is so for all of them. Raises
-        ValueError where the images do not serve.
+        ValueError where the images do not serve, and OutOfMemory.
         """
         waiting = {k: f for k, f in self._followed.items() if f.number < number}
         if self._followed and not waiting:
@@ -165,13 +205,28 @@ class Engine:
         decode_ms = (time.perf_counter() - start) * 1e3
         states = {k: f.target.state for k, f in waiting.items()}
         tracks: dict[int, Track] = {}
+        remarks = []
         if waiting:
+            remarks += scale(waiting.values(), images[0].shape[:2])
             targets = [followed.target for followed in waiting.values()]
-            tracks = dict(zip(waiting, self._tracker.advance(*images, targets), strict=True))
+            found, trouble = twice(
+                lambda: self._tracker.advance(*images, targets), self._too_much(len(targets))
+            )
+            if trouble:
+                remarks.append(f"memory ran out, a second attempt went well: {trouble}")
+            if not all(math.isfinite(track.score) for track in found):
+                remarks.append(NO_NUMBER)
+            tracks = dict(zip(waiting, found, strict=True))
             for followed in waiting.values():
                 followed.number = number
         changed = {k: track for k, track in tracks.items() if track.state is not states[k]}
-        return Answer(tracks, changed, images, decode_ms)
+        return Answer(tracks, changed, images, decode_ms, remarks)
+
+    def _too_much(self, targets: int) -> str:
+        plural = "s" if targets > 1 else ""
+        return (
+            f"the memory of {self.device} does not hold the network with {targets} target{plural}"
+        )
 
     def _images(self, pair: Pair) -> Images:
         """A silent camera's image is black, as where cameras are dead in training."""
@@ -186,3 +241,43 @@ class Engine:
             return rgb, np.zeros(rgb.shape[:2], np.uint8)
         thermal = self._tone_map(decode(pair.thermal))
         return rgb, self._registration.warp(thermal, (rgb.shape[1], rgb.shape[0]))
+
+
+def scale(followed: Collection[Followed], size: tuple[int, int]) -> list[str]:
+    """Have the boxes be of RGB images of this size (height, width); where the last ones were of
+    another, what the user should know."""
+    before = {one.size for one in followed if one.size != size}
+    for one in followed:
+        one.scale(size)
+    height, width = size
+    return [
+        f"the RGB images are {width}x{height} now, before {old_width}x{old_height}: the boxes are "
+        "scaled"
+        for old_height, old_width in before
+    ]
+
+
+def twice(step: Callable[[], Result], what: str) -> tuple[Result, str]:
+    """The step's result; where memory ran out, that of a second attempt, and why the first failed.
+
+    Raises OutOfMemory with `what` where memory runs out again.
+    """
+    try:
+        return step(), ""
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        first = in_one_line(error)
+    # After the handler, for the error holds what the step had taken.
+    torch.cuda.empty_cache()
+    try:
+        return step(), first
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise OutOfMemory(what, in_one_line(error)) from None
+
+
+def in_one_line(error: Exception) -> str:
+    """What it says, without the C++ that torch adds below."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -51,6 +51,8 @@ class Stream:
     late: int
     stands: bool
     """Its stamps do not advance."""
+    same_s: float
+    """So long the images that came have been the same."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,12 @@ class Report:
     clock."""
     states: Mapping[str, int]
     """Targets by state, in the last answer."""
+    trouble: str
+    """Why the last pair that failed did, or what was wrong with an answer; empty where nothing
+    was."""
+    totals: Mapping[str, int]
+    """What became of the pairs since the start: each is answered, left out for a newer one, or
+    failed, save those that wait."""
     misfit: float | None
     """How far the thermal image is off, as a share of the width; None while that is not known."""
     alone: str
@@ -87,6 +95,17 @@ class Report:
             if stream.silent_s > parameters.camera_timeout
         }
 
+    def frozen(self, parameters: TrackerParameters) -> dict[str, str]:
+        """Cameras whose images come, and are all the same, by their topics."""
+        return {
+            stream.topic: (
+                f"the images on {stream.topic} have been the same for {stream.same_s:.0f} s: does "
+                "the camera hang?"
+            )
+            for stream in self.streams
+            if stream.same_s > parameters.camera_timeout
+        }
+
     def unpaired(self, parameters: TrackerParameters) -> str:
         """Why no images pair although both cameras deliver; empty where they do, or do not."""
         if self.span_s < WINDOW_S or self.paired or not all(s.rate for s in self.streams):
@@ -99,7 +118,8 @@ class Report:
         elif abs(self.apart_ms) > parameters.slop * 1e3:
             why = (
                 f"the newest thermal stamp is {self.apart_ms / 1e3:+.3f} s from the newest RGB "
-                f"stamp, the slop is {parameters.slop:g} s; raise slop, or set thermal_offset"
+                f"stamp, the slop is {parameters.slop:g} s; raise slop, or set thermal_offset; "
+                "where not the stamps are wrong but the images late, raise queue_size"
             )
         else:
             why = "their stamps go back"
@@ -115,6 +135,8 @@ class Health:
         self._lock = threading.Lock()
         # Below the lock.
         self._answers = 0
+        self._failed = 0
+        self._trouble = (float("-inf"), "")  # time, and what was wrong
         self._latencies: deque[tuple[float, float]] = deque(maxlen=LATENCIES)  # time, ms
         self._states: Counter[str] = Counter()
         self._misfits: deque[float] = deque(maxlen=MISFITS)
@@ -122,26 +144,50 @@ class Health:
         now = time.monotonic()
         self._readings: deque[_Reading] = deque([_Reading(now, Counts(), 0)])
         self._heard = [now, now]
+        self._pictures: list[Any] = [None, None]  # the last one of each camera
+        self._same_since = [now, now]
+        self._same_s = [0.0, 0.0]
 
-    def answered(self, tracks: Mapping[int, Track], latency_ms: float) -> None:
-        """A pair was tracked through. latency_ms: 0 where the stamps are of another clock."""
+    def answered(self, tracks: Mapping[int, Track], latency_ms: float, remarks: str = "") -> None:
+        """A pair was tracked through. latency_ms: 0 where the stamps are of another clock.
+        remarks: what was not as it should be."""
         with self._lock:
             self._answers += 1
             self._states = Counter(track.state.value for track in tracks.values())
+            if remarks:
+                self._trouble = (time.monotonic(), remarks)
             if latency_ms:
                 self._latencies.append((time.monotonic(), latency_ms))
+
+    def failed(self, why: str) -> None:
+        """A pair could not be tracked through."""
+        with self._lock:
+            self._failed += 1
+            self._trouble = (time.monotonic(), why)
 
     def fits(self, misfit: float) -> None:
         """How far the thermal image was off, as a share of the width."""
         with self._lock:
             self._misfits.append(misfit)
 
-    def look(self) -> Report:
-        """The state of things now. To be called about every PERIOD_S."""
+    def saw(self, image: Any, side: int) -> None:
+        """An image came, of the RGB camera (0) or the thermal one (1). The caller's of `look`."""
+        now = time.monotonic()
+        if self._pictures[side] != image.data:  # a camera's noise shows in the first few pixels
+            self._pictures[side] = image.data
+            self._same_since[side] = now
+        self._same_s[side] = now - self._same_since[side]
+
+    def look(self, skipped: int) -> Report:
+        """The state of things now. To be called about every PERIOD_S.
+
+        skipped: pairs that were left out for newer ones, since the start.
+        """
         now = time.monotonic()
         counts = self._pairing.counts
         with self._lock:
-            answers, states = self._answers, dict(self._states)
+            answers, failed, states = self._answers, self._failed, dict(self._states)
+            troubled, trouble = self._trouble
             misfits = list(self._misfits)
             recent = [ms for at, ms in self._latencies if at > now - WINDOW_S]
         copy = dataclasses.replace(
@@ -169,6 +215,7 @@ class Health:
                     dropped=new.dropped - old.dropped,
                     late=new.late - old.late,
                     stands=self._pairing.standing[index],
+                    same_s=self._same_s[index],
                 )
             )
         percentiles = np.percentile(recent, [50, 95, 99]).tolist() if recent else None
@@ -180,6 +227,13 @@ class Health:
             answered=(answers - first.answered) / span,
             latency_ms=tuple(percentiles) if percentiles else None,
             states=states,
+            trouble=trouble if now - troubled < WINDOW_S else "",
+            totals={
+                "pairs": copy.matched + copy.alone,
+                "pairs tracked through": answers,
+                "pairs left out for newer ones": skipped,
+                "pairs failed": failed,
+            },
             misfit=float(np.median(misfits)) if len(misfits) == MISFITS else None,
             alone=next(
                 (
@@ -208,18 +262,23 @@ def statuses(
         )
 
     found = []
-    silence = report.silence(parameters)
+    silence, frozen = report.silence(parameters), report.frozen(parameters)
     for part, stream in zip(("RGB camera", "thermal camera"), report.streams, strict=True):
-        trouble = silence.get(stream.topic)
+        level, message = DiagnosticStatus.OK, f"{stream.rate:.1f} Hz"
+        if stream.topic in silence:
+            level, message = DiagnosticStatus.ERROR, silence[stream.topic]
+        elif stream.topic in frozen:
+            level, message = DiagnosticStatus.WARN, frozen[stream.topic]
         found.append(
             status(
                 part,
-                DiagnosticStatus.ERROR if trouble else DiagnosticStatus.OK,
-                trouble or f"{stream.rate:.1f} Hz",
+                level,
+                message,
                 {
                     "topic": stream.topic,
                     "rate (Hz)": stream.rate,
                     "last image (s ago)": stream.silent_s,
+                    "the same image (s)": stream.same_s,
                     "without a partner": stream.unmatched,
                     "dropped": stream.dropped,
                     "late or twice": stream.late,
@@ -254,6 +313,7 @@ def statuses(
     values = {
         **{f"targets {state}": n for state, n in report.states.items()},
         "pairs tracked through (Hz)": report.answered,
+        **report.totals,
         "weights": parameters.weights,
         "precision": parameters.precision,
         "memory (MiB)": memory_mib(),
@@ -268,6 +328,9 @@ def statuses(
     if report.alone:
         level = DiagnosticStatus.WARN
         message = f"DEGRADED, tracking in {report.alone} alone; {message}"
+    if report.trouble:
+        level = DiagnosticStatus.WARN if report.answered else DiagnosticStatus.ERROR
+        message = f"{report.trouble}; {message}"
     found.append(status("tracker", level, message, values))
     return found
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def track_messages(
         message(
             target_id=target_id,
             state=_STATES[track.state],
-            score=track.score,
+            score=finite_score(track),
             box=box_message(track.box),
             normalized_box=box_message(
                 (
@@ -64,6 +65,11 @@ def track_messages(
         )
         for target_id, track in tracks.items()
     ]
+
+
+def finite_score(track: Track) -> float:
+    """0 where the network's answer is no number."""
+    return track.score if math.isfinite(track.score) else 0.0
 
 
 def box_message(values: tuple[float, float, float, float]) -> Box:

@@ -119,7 +119,7 @@ class NearestTime:
       messages of the other, only the newest of those is kept.
     - Where a stream that was heard before is silent for `alone_ns` by the stamps of the other, and
       for `MISSED` of its own intervals, the other's messages are given out alone until it is heard
-      again. None waits for it for ever.
+      again. None waits for it for ever. The same stamp again is no sign of life.
     """
 
     def __init__(
@@ -173,6 +173,9 @@ class NearestTime:
         stream.counts.received += 1
         before = stream.last
         stream.stands, stream.last = aligned == before, aligned
+        if stream.stands:  # twice, or of a camera that hangs: as if it had not come
+            stream.counts.late += 1
+            return []
         stream.silent_for = 0
         other.silent_for += 1
         stream.silent, stream.heard_at = False, other.newest

@@ -168,7 +168,8 @@ class TrackerParameters(Table):
 
     camera_timeout: float = parameter(
         2.0,
-        "A camera without an image for so long is an ERROR in /diagnostics.",
+        "A camera without an image for so long is an ERROR in /diagnostics; one whose images are "
+        "all the same for so long, a WARN.",
         unit="s",
         limits=(0.1, 600.0),
     )

@@ -49,6 +49,9 @@ def ros(args: list[str] | None) -> Iterator[None]:
     except (RCLError, NotInitializedException):
         if rclpy.ok():  # else: a signal came while something was created or published
             raise
+    except TypeError as error:
+        if not interrupted(error):
+            raise
     finally:
         ignore_interrupts()
         rclpy.try_shutdown()
@@ -69,6 +72,12 @@ def spin(node: Node, follow: Callable[[], None]) -> None:
         if time.monotonic() >= due:
             due = time.monotonic() + FOLLOW_PERIOD_S
             follow()
+
+
+def interrupted(error: Exception) -> bool:
+    """Whether Ctrl-C came while rclpy turned a message into Python's or back, which makes a
+    TypeError of it."""
+    return isinstance(error.__cause__, KeyboardInterrupt)
 
 
 def ignore_interrupts() -> None:

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from builtin_interfaces.msg import Time as TimeMessage
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Point, Vector3, Vector3Stamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -45,13 +45,13 @@ from ainet_ros.vision.encoding import to_rgb
 from . import messages
 from .bearing import ray
 from .camera import Camera
-from .engine import Engine, Images
+from .engine import Engine, Images, OutOfMemory, in_one_line
 from .filters import NearestTimePairs, stamp_ns
 from .health import PERIOD_S, Health, statuses
 from .images import cv_bridge, to_compressed, to_image
 from .pairing import NearestTime, Pair
 from .parameters import TrackerParameters
-from .process import ignore_interrupts, ros, spin
+from .process import ignore_interrupts, interrupted, ros, spin
 from .qos import create_publisher, profile
 from .settings import Settings
 from .table import declare, describe, updated
@@ -108,6 +108,7 @@ class TrackerNode(LifecycleNode):
         self._bond: Any = None
         self._box_due: Box | None = None  # of the parameter init_box, for the next pair
         self._degraded = False
+        self._gave_up = ""  # why the node has deactivated itself
         self._overlay_due = 0.0
         self._health: Health | None = None
         self._camera_info: CameraInfo | None = None
@@ -169,7 +170,7 @@ class TrackerNode(LifecycleNode):
         """rclpy would swallow an exception, and its reason."""
         try:
             action()
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, OutOfMemory) as error:
             self.get_logger().error(f"cannot {name}: {error}")
             return TransitionCallbackReturn.FAILURE
         except Exception:
@@ -265,6 +266,7 @@ class TrackerNode(LifecycleNode):
             round(parameters.degraded_after * 1e9),
         )
         self._degraded = False
+        self._gave_up = ""
         self._box_due = parameters.box
         self._cameras = [
             Camera(self, "rgb/image_raw", parameters.rgb_transport),
@@ -280,6 +282,8 @@ class TrackerNode(LifecycleNode):
         pairs = NearestTimePairs(rgb, thermal, self._pairing)
         pairs.registerCallback(self._on_pair)
         self._health = Health([camera.topic for camera in self._cameras], self._pairing)
+        for side, camera in enumerate(self._cameras):
+            camera.registerCallback(self._health.saw, side)
         # By a clock that runs where use_sim_time is set and no /clock comes.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._report_timer = self.create_timer(PERIOD_S, self._report, clock=steady)
@@ -397,7 +401,7 @@ class TrackerNode(LifecycleNode):
     def _report(self) -> None:
         """Publish how the node fares, and say why no pairs come, where none come."""
         assert self._health is not None
-        report = self._health.look()
+        report = self._health.look(self._worker.skipped)
         images, now = self._images, time.monotonic()
         if images is not None and now >= self._fit_due:
             self._fit_due = now + FIT_PERIOD_S
@@ -405,13 +409,30 @@ class TrackerNode(LifecycleNode):
         device = "" if self._engine is None else self._engine.device
         name = self.get_fully_qualified_name().lstrip("/")
         diagnostics = DiagnosticArray(status=statuses(name, report, self._values, device))
+        if self._gave_up:
+            tracker = diagnostics.status[-1]
+            tracker.level, tracker.message = DiagnosticStatus.ERROR, self._gave_up
         diagnostics.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics_publisher.publish(diagnostics)
         # One message for both cameras: rclpy throttles by the place in the code.
         if silent := report.silence(self._values):
             self.get_logger().warning("; ".join(silent.values()), throttle_duration_sec=REPEAT_S)
+        if frozen := report.frozen(self._values):
+            self.get_logger().warning("; ".join(frozen.values()), throttle_duration_sec=REPEAT_S)
         if trouble := report.unpaired(self._values):
             self.get_logger().warning(trouble, throttle_duration_sec=REPEAT_S)
+
+    def _give_up(self, error: OutOfMemory) -> None:
+        """Deactivate, with a last word in /diagnostics. The worker has let go of the network."""
+        if self._engine is not None or not self._cameras:
+            return  # somebody else deactivated the node, and may have activated it again
+        self._gave_up = (
+            f"the node has deactivated itself, for {error.what}: make room, or take smaller "
+            f"weights, and activate it again ({error.said})"
+        )
+        self.get_logger().error(self._gave_up)
+        self._report()
+        self.trigger_deactivate()
 
     # Requests, run by their own thread
 
@@ -486,7 +507,7 @@ class TrackerNode(LifecycleNode):
     def _active_engine(self) -> Engine:
         """Raises ValueError where the node is not active."""
         if self._engine is None or not self._cameras:
-            raise ValueError("the node is not active")
+            raise ValueError(self._gave_up or "the node is not active")
         return self._engine
 
     def _in_worker(self, function: Callable[[], Result], timeout_s: float | None = None) -> Result:
@@ -538,8 +559,6 @@ class TrackerNode(LifecycleNode):
             latency.network_ms = timing.network_ms
             latency.postprocess_ms = timing.postprocess_ms
         latency.total_ms = self._age_ms(pair)
-        assert self._health is not None
-        self._health.answered(answer.tracks, latency.total_ms)
         self._images = None if None in pair[:2] else answer.images
         header = self._header(pair)
         self._say_if_degraded(pair, header)
@@ -554,7 +573,8 @@ class TrackerNode(LifecycleNode):
         ):
             self._track_publisher.publish(track_message)
         for state, event in ((State.LOST, Event.LOST), (State.TRACKING, Event.FOUND)):
-            scores = {k: t.score for k, t in answer.changed.items() if t.state is state}
+            changed = {k: track for k, track in answer.changed.items() if track.state is state}
+            scores = {k: messages.finite_score(track) for k, track in changed.items()}
             self._publish_events(event, header, scores)
         detections = self._detections_publisher
         if detections is not None and detections.get_subscription_count():
@@ -566,6 +586,11 @@ class TrackerNode(LifecycleNode):
         self._publish_times(processing_time_ms=busy_ms, pipeline_latency_ms=latency.total_ms)
         if draws and answer.images is not None:
             self._publish_overlay(pair, answer.tracks, *answer.images)
+        remarks = "; ".join(answer.remarks)
+        if remarks:
+            self.get_logger().warning(remarks, throttle_duration_sec=FAILURE_PERIOD_S)
+        assert self._health is not None
+        self._health.answered(answer.tracks, latency.total_ms, remarks)
 
     def _header(self, pair: Pair) -> Header:
         """Of the RGB image, or as it would have been."""
@@ -585,8 +610,8 @@ class TrackerNode(LifecycleNode):
             rgb, thermal = (camera.topic for camera in self._cameras)
             silent, other = (rgb, thermal) if pair.rgb is None else (thermal, rgb)
             self.get_logger().warning(
-                f"DEGRADED: no image on {silent} for {self._values.degraded_after:g} s; tracking "
-                f"goes on with {other} alone"
+                f"DEGRADED: no new image on {silent} for {self._values.degraded_after:g} s; "
+                f"tracking goes on with {other} alone"
             )
         else:
             self.get_logger().info("both cameras deliver again")
@@ -660,14 +685,22 @@ class TrackerNode(LifecycleNode):
             )
 
     def _on_failure(self, error: Exception) -> None:
-        """A pair could not be tracked through; the node goes on with the next."""
-        if not self.context.ok():
+        """A pair could not be tracked through; the node goes on with the next, unless the memory
+        does not hold the network."""
+        if interrupted(error) or not self.context.ok():
             return  # a signal came while it was tracked
         if isinstance(error, ValueError):
-            text = f"a pair of images was left out: {error}"
+            text = more = f"a pair of images was left out: {error}"
         else:
-            text = "a pair was left out: " + "".join(traceback.format_exception(error))
-        self.get_logger().error(text, throttle_duration_sec=FAILURE_PERIOD_S)
+            text = f"a pair was left out: {type(error).__name__}: {in_one_line(error)}"
+            more = text + "\n" + "".join(traceback.format_exception(error))
+        assert self._health is not None
+        self._health.failed(text)
+        if isinstance(error, OutOfMemory):
+            self._unload()  # at once, and before another pair is tried
+            self.executor.create_task(self._give_up, error)
+        else:
+            self.get_logger().error(more, throttle_duration_sec=FAILURE_PERIOD_S)
 
 
 def thermal_stamp(pair: Pair) -> TimeMessage:

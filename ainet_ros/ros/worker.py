@@ -43,7 +43,8 @@ class RecentPairs:
         self.max_bytes = max_bytes
         self.bytes = 0
         self._entries: deque[Entry] = deque()
-        self._count = 0
+        self.count = 0
+        """Pairs ever added."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -63,8 +64,8 @@ class RecentPairs:
     def add(self, pair: Pair, size: int) -> Entry:
         if self.newest is not None and pair.rgb_stamp <= self.newest.pair.rgb_stamp:
             self.clear()
-        self._count += 1
-        entry = Entry(self._count, pair, size, time.monotonic())
+        self.count += 1
+        entry = Entry(self.count, pair, size, time.monotonic())
         self._entries.append(entry)
         self.bytes += size
         since = pair.rgb_stamp - self.seconds * 1e9
@@ -111,11 +112,13 @@ class Worker:
         self.catch_up_s = catch_up_s
         self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._stopping = False
+        self._seen = 0  # number of the newest pair handled, or forgotten
+        self.skipped = 0
+        """Pairs left out for newer ones since `forget`; some may be caught up with later."""
         # The thread's own.
         self._last = 0  # number of the last pair handled
         self._deadline: float | None = None  # of a catch-up
         self._step_s = 0.0  # a smoothed time of `handle`
-        self.skipped = 0  # pairs never handled
 
     def run(self) -> None:
         """Work, until `stop`. The thread that calls this is the worker's.
@@ -214,9 +217,10 @@ class Worker:
             self.catch_up_s = catch_up_s
 
     def forget(self) -> None:
-        """Drop the recent pairs."""
+        """Drop the recent pairs, and count anew."""
         with self._changed:
             self.recent.clear()
+            self._seen, self.skipped = self.recent.count, 0
 
     def resume_from(self, entry: Entry) -> None:
         """Go on with the pairs after `entry`. Only for functions run by `call`."""
@@ -236,8 +240,10 @@ class Worker:
 
     def _handle_entry(self, entry: Entry) -> None:
         start = time.monotonic()
-        self.skipped += entry.number - self._last - 1
         self._last = entry.number
+        with self._changed:
+            self.skipped += max(0, entry.number - self._seen - 1)
+            self._seen = max(self._seen, entry.number)
         try:
             self._handle(entry)
         except Exception as error:  # whatever it was, the thread goes on

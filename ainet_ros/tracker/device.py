@@ -15,6 +15,8 @@ from ainet_ros.network.int8 import quantize
 
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 CPUINFO = Path("/proc/cpuinfo")
+NO_MEMORY = re.compile("out of memory|not enough memory|allocate memory|bad_alloc|ALLOC_FAILED")
+"""In the RuntimeErrors of torch on a GPU and on a CPU, of C++, and of CUDA's libraries."""
 
 
 def resolve(name: str) -> torch.device:
@@ -65,6 +67,13 @@ def compute_in(precision: torch.dtype, network: nn.Module, device: torch.device)
             # Else autocast would convert each weight anew for every frame.
             module.to(torch.bfloat16)
     return torch.autocast(device.type, torch.bfloat16, enabled=reduced)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory has run out, the device's or the computer's."""
+    if isinstance(error, RuntimeError):
+        return NO_MEMORY.search(str(error)) is not None
+    return isinstance(error, MemoryError)
 
 
 def translate(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:

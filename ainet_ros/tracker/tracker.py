@@ -67,7 +67,8 @@ class Track:
     box: Box
     """x, y, w, h in pixels of the RGB image; while LOST, the last box that was believed."""
     score: float
-    """0..1, the score map at the chosen cell; it falls when the target is gone."""
+    """0..1, the score map at the chosen cell; it falls when the target is gone. NaN where the
+    network's answer is no number: the target is then LOST."""
     state: State
     timing: Timing
 
@@ -238,7 +239,8 @@ class Tracker:
     def advance(self, rgb: Image, thermal: Image, targets: Sequence[Target]) -> list[Track]:
         """Find each target in the next pair and change its state; images as for `start`.
 
-        Raises ValueError on bad images, or where there is no target; no state is then changed.
+        Raises ValueError on bad images, or where there is no target. Where it raises anything, no
+        state is changed.
         The times of each answer are those of all targets together.
         """
         started = time.perf_counter()
@@ -270,10 +272,13 @@ class Tracker:
         scored = []
         for target, own in zip(targets, views, strict=True):
             seen = [(next(answers), view) for view in own]
-            (cx, cy, w, h, score), view = max(seen, key=lambda answer: _certain(answer[0][-1]))
+            answer, view = max(seen, key=lambda found: _certain(found[0]))
+            cx, cy, w, h, score = answer
             box = view.to_image((cx, cy, w, h))
-            self._update(target, clip(box, width, height), _certain(score))
-            scored.append(score)
+            target.looked_at += len(own) - 1  # not before the network has answered
+            certain = _certain(answer)
+            self._update(target, clip(box, width, height), certain)
+            scored.append(score if score == certain else math.nan)
         timing = Timing(
             (prepared - started) * 1e3,
             (inferred - prepared) * 1e3,
@@ -293,7 +298,6 @@ class Tracker:
         around = places_around(target.box, width, height)
         count = min(windows - 1, len(around))
         boxes = [around[(target.looked_at + k) % len(around)] for k in range(count)]
-        target.looked_at += count
         return [window(box, SEARCH_FACTOR) for box in (target.box, *boxes)]
 
     def _update(self, target: Target, box: Box, score: float) -> None:
@@ -323,9 +327,9 @@ class Tracker:
             target[modality].copy_(planes).sub_(self._mean).div_(self._scale)
 
 
-def _certain(score: float) -> float:
-    """A score, or what is below all where it is NaN."""
-    return score if math.isfinite(score) else -1.0
+def _certain(answer: Sequence[float]) -> float:
+    """The score of a box with its score, or what is below all where one of them is no number."""
+    return answer[-1] if all(map(math.isfinite, answer)) else -1.0
 
 
 def batched(templates: Sequence[Template]) -> Template:

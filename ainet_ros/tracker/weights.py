@@ -67,8 +67,8 @@ def _shipped_folders() -> list[Path]:
 def load(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> AINet:
     """The network of a weights file, in evaluation mode on `device`.
 
-    Raises FileNotFoundError where there is no file, ValueError where it is not ours, damaged, or
-    its tensors do not fit its own configuration.
+    Raises FileNotFoundError where there is no file, ValueError where it is not ours, damaged, has
+    values that are no numbers, or tensors that do not fit its own configuration.
     """
     path = find(name_or_path)
     try:
@@ -87,6 +87,12 @@ def load(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu
         )
     if digest(state) != metadata.get("sha256"):
         raise ValueError(f"{path} is damaged: its tensors do not match their SHA-256")
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise ValueError(
+                f"{path}: {name} holds NaN or infinity, as where a training failed; take weights "
+                "of an earlier step"
+            )
     try:
         network = AINet(AINetConfig.from_dict(json.loads(metadata["config"])))
         checkpoint.load_state(
