@@ -3,7 +3,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test coverage mutants check format docs bench weights ablation clean listed_changed
+.PHONY: help setup demo test coverage mutants check format docs bench weights ablation faults clean \
+        listed_changed
 
 # The ROS 2 distribution that is sourced, or else wheels of ROS 2.
 ros := $(shell [ -n "$$ROS_DISTRO" ] && python3 -c 'import rclpy' 2> /dev/null \
@@ -31,6 +32,7 @@ help:
 	@echo "make bench  measure speed and memory on this machine; JSON in bench_output/"
 	@echo "make weights DATA=recordings OUT=runs  train shipped weights anew (PRESET=nano: those): docs/training.md"
 	@echo "make ablation DATA=recordings   write docs/ablation.md"
+	@echo "make faults put faults to running nodes; write that section of docs/reliability.md"
 	@echo "make clean  remove .venv, build/, install/ and log/"
 
 setup: $(build)
@@ -81,6 +83,9 @@ ablation: setup
 	  && ainet scenes runs/ablation/scenes --seed 5000 --count 24 --frames 60 \
 	  && ainet ablation config/ablation.yaml --data runs/ablation/data --sequences runs/ablation/scenes \
 	       --output runs/ablation --page docs/ablation.md
+
+faults: setup
+	@. ./env.sh && python -m pytest test/test_faults.py --page docs/reliability.md
 
 clean:
 	rm -rf .venv build install log

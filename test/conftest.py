@@ -13,6 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--page", type=Path, help="run in full, and write what was seen into this page"
+    )
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real recordings and golden outputs, which are not part of the repository."""

@@ -106,6 +106,12 @@ class Process:
             assert time.monotonic() < deadline, f"{name} was not loaded:\n{self.text()}"
             time.sleep(0.01)
 
+    def memory_mib(self):
+        """Resident."""
+        status = Path("/proc", str(self._process.pid), "status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) / 1024
+
     def send(self, number):
         self._process.send_signal(number)
 
@@ -153,12 +159,8 @@ class Client:
 
     def start(self, module, parameters, *ros_arguments):
         """Start a node as a process."""
-        settings = [f"{name}:={_yaml(value)}" for name, value in parameters.items()]
-        return self.run(
-            [sys.executable, "-m", f"ainet_ros.ros.{module}", "--ros-args"]
-            + [part for setting in settings for part in ("-p", setting)]
-            + list(ros_arguments)
-        )
+        command = [sys.executable, "-m", f"ainet_ros.ros.{module}"]
+        return self.run([*command, *arguments(parameters), *ros_arguments])
 
     def run(self, command):
         log = self._folder / f"{len(self.processes)}.log"
@@ -269,6 +271,12 @@ class Client:
     def track(self, rgb, thermal):
         """Publish a pair and return its answer."""
         return self.answer(self.publish(rgb, thermal))
+
+
+def arguments(parameters):
+    """Of a node's command."""
+    settings = [f"{name}:={_yaml(value)}" for name, value in parameters.items()]
+    return ["--ros-args", *(part for setting in settings for part in ("-p", setting))]
 
 
 def _yaml(value):

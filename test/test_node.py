@@ -116,7 +116,7 @@ def test_tracking_goes_on_in_one_camera_while_the_other_is_silent(tiny, fresh, s
              for rgb, thermal in PAIRS]  # fmt: skip
     half = [(None, thermal) if silent == "rgb" else (rgb, None) for rgb, thermal in PAIRS]
     headers = play(fresh, half[3:8])
-    process.wait_for_log(f"DEGRADED: no image on /{silent}/image_raw for 0.3 s")
+    process.wait_for_log(f"DEGRADED: no new image on /{silent}/image_raw for 0.3 s")
     answered = [fresh.answers(header)[0] for header in headers if fresh.answers(header)]
     assert len(answered) >= 3  # those within degraded_after wait for the other camera
     assert all(answer.degraded for answer in answered)
@@ -323,7 +323,7 @@ def test_targets_that_the_memory_does_not_hold_are_refused(tiny, monkeypatch, er
 
     with monkeypatch.context() as patch:
         patch.setattr(Tracker, "advance", fail)
-        with pytest.raises(ValueError, match="2 targets at once are more than the memory of cpu"):
+        with pytest.raises(ValueError, match=r"memory of cpu does not hold .* 2 targets"):
             engine.init(pair, 1, BOXES[0], normalized=False, add=True)
     assert list(engine.process(pair, 2, images_wanted=False).tracks) == [kept]
 
@@ -568,28 +568,6 @@ def test_best_effort_cameras_are_heard_and_reliable_ones_after_them(ros):
             ros.node.destroy_publisher(camera)
     ros.spin_for(PERIOD_S)
     assert ros.track(*PAIRS[1]).header.frame_id == "rgb_frame"
-
-
-@pytest.mark.parametrize(
-    ("thermal_stamp", "advice"),
-    [
-        (lambda now: Time(sec=now.sec - 5, nanosec=now.nanosec), "raise slop"),
-        (lambda now: Time(), "the stamps on /thermal/image_raw do not advance"),
-    ],
-    ids=["apart", "never set"],
-)
-def test_stamps_that_do_not_pair_are_said(fresh, tiny, thermal_stamp, advice):
-    process = fresh.start_tracker(tiny, slop=0.001)
-
-    def deliver():
-        now = fresh.now()
-        fresh.rgb.publish(to_image(PAIRS[0][0], "rgb8", Header(stamp=now)))
-        stamp = thermal_stamp(now)
-        fresh.thermal.publish(to_image(PAIRS[0][1], "mono8", Header(stamp=stamp)))
-
-    fresh.node.create_timer(0.1, deliver)
-    fresh.spin_until(lambda: "both cameras deliver" in process.text(), "warning")
-    assert advice in process.text()
 
 
 @pytest.mark.skipif(messages.vision_msgs is None, reason="vision_msgs is not installed")
