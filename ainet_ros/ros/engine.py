@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -56,20 +57,22 @@ class Followed:
 class Engine:
     """Follows targets through pairs of image messages. Not thread safe: one owner."""
 
-    def __init__(self, tracker: Tracker, settings: Settings) -> None:
+    def __init__(self, tracker: Tracker, settings: Settings, ids: Iterator[int]) -> None:
+        """ids: of the targets to come."""
         self._tracker = tracker
         self.device = str(tracker.device)
         """Where the network runs."""
         self._followed: dict[int, Followed] = {}
-        self._given_ids = 0
+        self._ids = ids
         self._rgb_size: tuple[int, int] | None = None  # height, width of the last RGB image
         self.apply(settings)
 
     @classmethod
-    def load(cls, parameters: TrackerParameters) -> Engine:
+    def load(cls, parameters: TrackerParameters, ids: Iterator[int]) -> Engine:
         """Load the weights onto the device and run them, so that the first pair is quick.
 
-        Raises ValueError or OSError naming what is wrong: weights, device or parameters.
+        ids: of the targets to come. Raises ValueError or OSError naming what is wrong: weights,
+        device or parameters.
         """
         settings = Settings.of(parameters)
         tracker = Tracker.load(
@@ -78,7 +81,7 @@ class Engine:
             parameters.precision,
             compile=parameters.compile,
         )
-        return cls(tracker, settings)
+        return cls(tracker, settings, ids)
 
     def close(self) -> None:
         """Give back the memory of the network, a GPU's too. Nothing can be asked any more."""
@@ -118,9 +121,9 @@ class Engine:
         if kept:
             self._try_batch(rgb, thermal, [*(f.target for f in kept.values()), target])
         replaced = [target_id for target_id in self._followed if target_id not in kept]
-        self._given_ids += 1
-        self._followed = {**kept, self._given_ids: Followed(target, number)}
-        return Started(self._given_ids, target.box, replaced)
+        target_id = next(self._ids)
+        self._followed = {**kept, target_id: Followed(target, number)}
+        return Started(target_id, target.box, replaced)
 
     def _try_batch(self, rgb: Image, thermal: Image, targets: list[Target]) -> None:
         """Raises ValueError where so many targets are more than the memory holds."""
