@@ -84,6 +84,10 @@ class Process:
                 env=new_environment(domain),
             )
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def text(self):
         return self.log.read_text(errors="replace")
 
@@ -135,9 +139,9 @@ class Process:
 class Client:
     """A node of the test: a camera, an operator and a listener in one."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, domain=None):
         self._folder = folder
-        self.domain = new_domain()
+        self.domain = new_domain() if domain is None else domain
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=self.domain)
         self.node = rclpy.create_node("client", context=self._context)

@@ -20,11 +20,15 @@ import pytest
 aiohttp = pytest.importorskip("aiohttp", reason="needs aiohttp")
 ros_nodes = pytest.importorskip("ros_nodes", reason="needs ROS 2")
 
+from rcl_interfaces.msg import ParameterEvent
+from rclpy.parameter import Parameter
 from std_msgs.msg import Header
 
 from ainet_ros.evaluation import metrics
 from ainet_ros.msg import Track
 from ainet_ros.ros.filters import stamp_ns
+from ainet_ros.ros.parameters import TrackerParameters
+from ainet_ros.ros.table import describe
 from ainet_ros.vision.scenes import Scene
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -440,6 +444,35 @@ async def _ask(address, messages, enough):
         while not enough(replies):
             replies += (await hear()).get("replies", [])
     return replies
+
+
+def test_all_parameters_are_learnt_though_one_has_changed_before(ros, tiny):
+    _, address = start_console(ros)
+    publisher = ros.node.create_publisher(ParameterEvent, "/parameter_events", 10)
+    ros.spin_until(lambda: ros.node.count_subscribers("/parameter_events"), "console")
+    ros.spin_for(0.3)  # nothing tells when they have found each other
+    changed = Parameter("overlay_rate", value=3.0).to_parameter_msg()
+    publisher.publish(ParameterEvent(node="/ainet", changed_parameters=[changed]))
+    ros.start("tracker_node", {"weights": tiny})
+    wanted = {name for name, one in describe(TrackerParameters).items() if not one.read_only}
+    with ThreadPoolExecutor(1) as pool:
+        page = pool.submit(asyncio.run, _read_parameters(f"{address}socket", wanted))
+        ros.spin_until(page.done, "page")
+    assert page.result()["overlay_rate"] == 10.0  # the tracker's own
+
+
+async def _read_parameters(address, wanted):
+    """Values by name, once there are all."""
+    values = {}
+    deadline = time.monotonic() + ros_nodes.PATIENCE_S
+    async with aiohttp.ClientSession() as session, session.ws_connect(address) as socket:
+        while values.keys() != wanted:
+            assert time.monotonic() < deadline, values
+            message = await socket.receive(timeout=ros_nodes.PATIENCE_S)
+            if message.type is aiohttp.WSMsgType.TEXT:
+                entries = json.loads(message.data).get("parameters", [])
+                values |= {entry["name"]: entry["value"] for entry in entries}
+    return values
 
 
 def test_a_slow_page_gets_fewer_and_smaller_pictures_and_the_newest_next(ros):

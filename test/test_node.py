@@ -3,6 +3,7 @@
 """The tracker node as a process, seen from outside."""
 
 import ctypes
+import itertools
 import os
 import signal
 import subprocess
@@ -228,6 +229,38 @@ def test_bearing_of_the_target_where_the_camera_is_calibrated(ros):
     assert (vector.x, vector.y, vector.z) == pytest.approx(expected, abs=1e-6)
 
 
+def test_requests_that_come_all_at_once_are_all_answered(ros):
+    ros.track(*PAIRS[0])
+    pending = [ros.request_init(BOXES[0]) for _ in range(40)]
+    ros.spin_until(lambda: all(future.done() for future in pending), "answers")
+    ids = [future.result().target_id for future in pending]
+    assert 0 not in ids
+    assert ids == sorted(ids)
+
+
+def test_boxes_that_come_too_quickly_give_way_to_the_newest(tiny, fresh):
+    process = fresh.start_tracker(tiny, **THRESHOLDS)
+    publisher = fresh.node.create_publisher(RegionOfInterest, "ainet/init_box", 100)
+    events = []
+    fresh.node.create_subscription(Event, "ainet/events", events.append, 100)
+    fresh.spin_until(lambda: fresh.hears(publisher), "discovery")
+    first = fresh.track(*PAIRS[0])
+    # Of an image that is still to come: it is waited for, and all others wait meanwhile.
+    later = Time(sec=first.header.stamp.sec + 100)
+    waiting = [fresh.request_init(BOXES[0], later)]
+    while "the newest is taken" not in process.text():
+        for width in range(20, 30):
+            publisher.publish(RegionOfInterest(x_offset=30, y_offset=40, width=width, height=24))
+            fresh.spin_for(0.01)
+        if waiting[-1].done():
+            waiting.append(fresh.request_init(BOXES[0], later))
+        assert len(waiting) < 100
+    publisher.publish(RegionOfInterest(x_offset=30, y_offset=40, width=31, height=24))
+    fresh.spin_until(lambda: events and events[-1].box.width == 31, "the last box")
+    assert not any(fresh.result(future).success for future in waiting)
+    assert fresh.init(BOXES[0]).success
+
+
 def test_events_tell_the_life_of_a_target(ros):
     heard = []
     subscription = ros.node.create_subscription(Event, "ainet/events", heard.append, 10)
@@ -313,7 +346,7 @@ def test_more_targets_than_allowed_are_refused(ros):
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("not enough memory: 8 bytes")])
 def test_targets_that_the_memory_does_not_hold_are_refused(tiny, monkeypatch, error):
-    engine = Engine.load(TrackerParameters(weights=tiny))
+    engine = Engine.load(TrackerParameters(weights=tiny), itertools.count(1))
     rgb, thermal = PAIRS[0]
     pair = Pair(to_image(rgb, "rgb8", Header()), to_image(thermal, "mono8", Header()), 0, 0)
     kept = engine.init(pair, 1, BOXES[0], normalized=False, add=False).target_id

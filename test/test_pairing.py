@@ -4,6 +4,8 @@
 import itertools
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from types import SimpleNamespace
 
 import pytest
@@ -542,6 +544,27 @@ def test_calls_that_wait_when_the_worker_stops_are_cancelled():
         recorder.worker.stop()  # within a frame
         assert future.cancelled()
     assert recorder.worker.call(lambda: 1).cancelled()
+
+
+def test_what_has_begun_is_waited_for_and_what_has_not_is_not_run():
+    begun, gate, run = threading.Event(), threading.Event(), []
+
+    def slow():
+        begun.set()
+        assert gate.wait(10)
+        return "done"
+
+    with Recorder() as recorder, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(recorder.worker.ask, slow, 0.5)
+        assert begun.wait(10)
+        with pytest.raises(FutureTimeoutError):
+            recorder.worker.ask(lambda: run.append(1), 1.0)
+        assert not asked.done()
+        gate.set()
+        assert asked.result(10) == "done"
+        assert recorder.worker.ask(lambda: run) == []
+        with pytest.raises(ZeroDivisionError):
+            recorder.worker.ask(lambda: 1 / 0, 10)
 
 
 def test_ctrl_c_ends_the_worker_and_who_waits_for_it():

@@ -7,10 +7,11 @@ ros2_benchmark. The cameras repeat one pair with new stamps, which costs them ne
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,35 +82,40 @@ class Rig:
         self, processes: NodeProcesses, listener: Listener, source: str, truth: Any
     ) -> None:
         self.processes, self.listener, self.source = processes, listener, source
-        self._truth = truth
+        self.truth = truth
         self._node_id = 0
 
-    def start(self, parameters: dict[str, Any]) -> None:
+    def start(self, parameters: Mapping[str, Any]) -> None:
         """Starts the node and its target. Raises TimeoutError or ProcessError."""
         always = {"lost_below": 0.0, "found_above": 0.0}
         self._node_id = self.processes.start("tracker_node", {**parameters, **always}).pid
-        self._cameras(SLOW)
-        self._wait("answer of the node", lambda: bool(self.listener.answers))
-        x, y, width, height = (float(v) for v in self._truth)
+        self.cameras(SLOW)
+        self.wait("answer of the node", lambda: bool(self.listener.answers))
+        x, y, width, height = (float(v) for v in self.truth)
         box = Box(x=x, y=y, width=width, height=height)
         answer = self.listener.init.call_async(InitTarget.Request(box=box))
-        self._wait("answer to init", answer.done)
+        self.wait("answer to init", answer.done)
         if not answer.result().success:
             raise ProcessError(f"the target did not start: {answer.result().message}")
         self.processes.stop("replay_camera")
 
     def run(self, rate: float, seconds: float) -> dict[str, Any]:
         """What comes of cameras at `rate` Hz for so long."""
-        self._cameras(rate)
-        row, _ = self._window(rate, seconds)
+        self.cameras(rate)
+        row, _ = self.window(rate, seconds)
         self.processes.stop("replay_camera")
         return row
 
-    def _window(self, rate: float, seconds: float) -> tuple[dict[str, Any], NDArray[np.float64]]:
-        """The row of a table, and the latencies in ms."""
+    def possible_rate(self, seconds: float) -> float:
+        """What the time of a frame lets expect, measured for so long, Hz; at most FASTEST."""
+        frame = self.run(SLOW, seconds)["stages_ms"]
+        return float(min(1e3 / sum(frame[stage] for stage in STAGES[2:]), FASTEST))
+
+    def window(self, rate: float, seconds: float) -> tuple[dict[str, Any], NDArray[np.float64]]:
+        """What comes of the running `cameras`: the row of a table, and the latencies in ms."""
         listener = self.listener
         # Of these cameras, not the last answers to those before.
-        self._wait("answer", lambda: bool(listener.published & listener.answers.keys()))
+        self.wait("answer", lambda: bool(listener.published & listener.answers.keys()))
         self._spin(SETTLE_S)
         listener.clear()
         began, cpu = time.monotonic(), self._cpu_s()
@@ -149,9 +155,9 @@ class Rig:
 
     def overload(self, rate: float, seconds: float) -> dict[str, Any]:
         """What comes of cameras at `rate` Hz, minute by minute: latency and memory."""
-        self._cameras(rate)
+        self.cameras(rate)
         lengths = [60.0] * int(seconds // 60) + [seconds % 60] * (seconds % 60 > 0)
-        windows = [self._window(rate, length) for length in lengths]
+        windows = [self.window(rate, length) for length in lengths]
         self.processes.stop("replay_camera")
         minutes = [minute for minute, _ in windows]
         memory = [minute["memory"] for minute in minutes]
@@ -171,12 +177,14 @@ class Rig:
             "growth_a_minute": (memory[-1] - memory[0]) / max(1, len(memory) - 1),
         }
 
-    def _cameras(self, rate: float) -> None:
+    def cameras(self, rate: float) -> None:
+        """Starts them; nothing is heard of those before."""
         self.listener.clear()
         camera = {"source": self.source, "rate": rate, "paused": True}
         self.processes.start("replay_camera", camera)
 
-    def _wait(self, what: str, condition: Callable[[], bool]) -> None:
+    def wait(self, what: str, condition: Callable[[], bool]) -> None:
+        """Spins until the condition holds. Raises TimeoutError naming what did not come."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while not condition():
             if time.monotonic() > deadline:
@@ -196,6 +204,24 @@ class Rig:
     def _memory(self) -> int:
         pages = int(Path(f"/proc/{self._node_id}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGESIZE")
+
+
+@contextlib.contextmanager
+def started(
+    listener: Listener, parameters: Mapping[str, Any], size: tuple[int, int]
+) -> Iterator[Rig]:
+    """Cameras of that width and height before a node with a target; all ends with the context.
+
+    Raises TimeoutError or ProcessError.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        scene = Scene(SEED, frames=2, size=size)
+        source = Path(name) / "scene"
+        scene.write(source)
+        with NodeProcesses(NAMESPACE, Path(name)) as processes:
+            rig = Rig(processes, listener, str(source), scene.boxes[0])
+            rig.start(parameters)
+            yield rig
 
 
 def measure(
@@ -220,20 +246,13 @@ def measure(
     listener = Listener()
     result: dict[str, Any] = {"machine": machine(), "parameters": parameters, "sizes": {}}
     for width, height in sizes:
-        with tempfile.TemporaryDirectory() as name:
-            scene = Scene(SEED, frames=2, size=(width, height))
-            source = Path(name) / "scene"
-            scene.write(source)
-            with NodeProcesses(NAMESPACE, Path(name)) as processes:
-                rig = Rig(processes, listener, str(source), scene.boxes[0])
-                rig.start(parameters)
-                frame = rig.run(SLOW, seconds)["stages_ms"]
-                rate = min(1e3 / sum(frame[stage] for stage in STAGES[2:]), FASTEST)
-                if overload is not None:
-                    entry: dict[str, Any] = rig.overload(min(OVERLOAD * rate, FASTEST), overload)
-                else:
-                    entry = {"rates": _rates(rig, rate, seconds)}
-                result["sizes"][f"{width}x{height}"] = entry
+        with started(listener, parameters, (width, height)) as rig:
+            rate = rig.possible_rate(seconds)
+            if overload is not None:
+                entry: dict[str, Any] = rig.overload(min(OVERLOAD * rate, FASTEST), overload)
+            else:
+                entry = {"rates": _rates(rig, rate, seconds)}
+            result["sizes"][f"{width}x{height}"] = entry
     listener.destroy_node()
     return result
 

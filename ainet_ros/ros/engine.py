@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
@@ -91,21 +91,22 @@ def scaled(box: Box, x: float, y: float) -> Box:
 class Engine:
     """Follows targets through pairs of image messages. Not thread safe: one owner."""
 
-    def __init__(self, tracker: Tracker, settings: Settings) -> None:
+    def __init__(self, tracker: Tracker, settings: Settings, ids: Iterator[int]) -> None:
+        """ids: of the targets to come."""
         self._tracker = tracker
         self.device = str(tracker.device)
         """Where the network runs."""
         self._followed: dict[int, Followed] = {}
-        self._given_ids = 0
+        self._ids = ids
         self._rgb_size: tuple[int, int] | None = None  # height, width of the last RGB image
         self.apply(settings)
 
     @classmethod
-    def load(cls, parameters: TrackerParameters) -> Engine:
+    def load(cls, parameters: TrackerParameters, ids: Iterator[int]) -> Engine:
         """Load the weights onto the device and run them, so that the first pair is quick.
 
-        Raises ValueError or OSError naming what is wrong: weights, device or parameters; and
-        OutOfMemory.
+        ids: of the targets to come. Raises ValueError or OSError naming what is wrong: weights,
+        device or parameters; and OutOfMemory.
         """
         settings = Settings.of(parameters)
         tracker, _ = twice(
@@ -117,7 +118,7 @@ class Engine:
             ),
             f"the memory of device {parameters.device} does not hold the network",
         )
-        return cls(tracker, settings)
+        return cls(tracker, settings, ids)
 
     def close(self) -> None:
         """Give back the memory of the network, a GPU's too. Nothing can be asked any more."""
@@ -167,12 +168,9 @@ class Engine:
             remedy = "reset one first" if kept else "make room, or take smaller weights"
             raise ValueError(f"{error.what}: {remedy} ({error.said})") from None
         replaced = [target_id for target_id in self._followed if target_id not in kept]
-        self._given_ids += 1
-        self._followed = {
-            **kept,
-            self._given_ids: Followed(target, number, rgb.shape[:2]),
-        }
-        return Started(self._given_ids, target.box, replaced)
+        target_id = next(self._ids)
+        self._followed = {**kept, target_id: Followed(target, number, rgb.shape[:2])}
+        return Started(target_id, target.box, replaced)
 
     def reset(self, target_id: int) -> list[int]:
         """Drop a target (0: every target); return the ids of those dropped.

@@ -62,13 +62,20 @@ class NodeProcesses:
         process.send_signal(signal.SIGINT)
         _end(process)
 
+    def ids(self) -> dict[str, int]:
+        """Of the processes that run, by their modules."""
+        return {module: process.pid for module, process in self._running.items()}
+
+    def log(self, module: str) -> str:
+        """What a node has said so far."""
+        return self._log(module).read_text(errors="replace")
+
     def check(self, modules: Iterable[str]) -> None:
         """Raises ProcessError where one of them has ended."""
         for module in modules:
             status = self._running[module].poll()
             if status is not None:
-                log = self._log(module).read_text(errors="replace").splitlines()
-                tail = "\n".join(log[-TAIL:])
+                tail = "\n".join(self.log(module).splitlines()[-TAIL:])
                 raise ProcessError(f"{module} ended with status {status}:\n{tail}")
 
     def _log(self, module: str) -> Path:

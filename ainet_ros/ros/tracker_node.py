@@ -8,6 +8,7 @@ something of it. They meet in `Worker`.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -65,7 +66,10 @@ except ImportError:  # it has no wheel
 Result = TypeVar("Result")
 
 DEPTH = 10
-"""Of the queues of results and requests."""
+"""Of the queues of results and of requests that nobody waits for."""
+REQUESTS = 1000
+"""Most requests that wait for their turn: one more is lost, and who asked waits for ever. The
+services of parameters have as many, others 10."""
 MEGABYTE = 1_000_000
 CLICKS_S = 10.0
 """Most time between the clicks on two corners."""
@@ -100,8 +104,13 @@ class TrackerNode(LifecycleNode):
             self._values.catch_up_s,
         )
         self._pairing: NearestTime | None = None
-        self._cameras: list[Camera] = []
+        self._cameras: list[Camera] = []  # while the node is active
+        self._topics: list[str] = []
+        self._info_subscription: Any = None
+        self._report_timer: Any = None
         self._requests = ThreadPoolExecutor(1, "requests")
+        self._box_asked: Future[Any] | None = None  # the last that nobody waits for an answer to
+        self._ids = itertools.count(1)  # of targets; never given twice
         self._images: Images | None = None  # as tracked through last, while both cameras deliver
         self._fit_due = 0.0
         self._rgb_frame = ""
@@ -142,14 +151,19 @@ class TrackerNode(LifecycleNode):
     # Transitions
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("configure", partial(self._in_worker, self._load))
+        return self._transition("configure", partial(self._worker.ask, self._load))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         def activate() -> None:
             if self._engine is None:
-                self._in_worker(self._load)
-            self._listen()
-            self._bind()
+                self._worker.ask(self._load)
+            try:
+                self._listen()
+                self._bind()
+            except Exception:
+                self._unbind()
+                self._stop_listening()
+                raise
 
         return self._transition("activate", activate)
 
@@ -181,7 +195,8 @@ class TrackerNode(LifecycleNode):
     def _stop(self) -> None:
         self._unbind()
         self._stop_listening()
-        self._in_worker(self._unload)
+        self._worker.ask(self._release)
+        self._pairing = self._health = None  # with the images that wait there for a partner
 
     def _bind(self) -> None:
         """Have a lifecycle manager, such as Nav2's, see at once when this process ends."""
@@ -242,8 +257,13 @@ class TrackerNode(LifecycleNode):
         self._bearing_publisher = create_publisher(self, Vector3Stamped, "~/bearing", DEPTH)
         self._events_publisher = create_publisher(self, Event, "~/events", DEPTH)
         services = MutuallyExclusiveCallbackGroup()  # one that waits holds up the other only
-        self.create_service(InitTarget, "~/init", self._on_init, callback_group=services)
-        self.create_service(ResetTarget, "~/reset", self._on_reset, callback_group=services)
+        for service, name, answer in (
+            (InitTarget, "~/init", self._on_init),
+            (ResetTarget, "~/reset", self._on_reset),
+        ):
+            self.create_service(
+                service, name, answer, qos_profile=profile(REQUESTS), callback_group=services
+            )
         requests: list[tuple[type, str, Callable[[Any], None]]] = [
             (RegionOfInterest, "~/init_box", self._on_init_box),
             # Where rqt_image_view tells of clicks on the overlay.
@@ -258,20 +278,20 @@ class TrackerNode(LifecycleNode):
     def _listen(self) -> None:
         """Subscribe the cameras."""
         parameters = self._values
-        self._worker.forget()
         self._pairing = NearestTime(
             round(parameters.slop * 1e9),
             parameters.queue_size,
             round(parameters.thermal_offset * 1e9),
             round(parameters.degraded_after * 1e9),
         )
-        self._degraded = False
         self._gave_up = ""
         self._box_due = parameters.box
-        self._cameras = [
-            Camera(self, "rgb/image_raw", parameters.rgb_transport),
-            Camera(self, "thermal/image_raw", parameters.thermal_transport),
-        ]
+        for name, transport in (
+            ("rgb", parameters.rgb_transport),
+            ("thermal", parameters.thermal_transport),
+        ):
+            self._cameras = [*self._cameras, Camera(self, f"{name}/image_raw", transport)]
+        self._topics = [camera.topic for camera in self._cameras]
         self._info_subscription = self.create_subscription(
             CameraInfo,
             "rgb/camera_info",
@@ -281,23 +301,24 @@ class TrackerNode(LifecycleNode):
         rgb, thermal = self._cameras
         pairs = NearestTimePairs(rgb, thermal, self._pairing)
         pairs.registerCallback(self._on_pair)
-        self._health = Health([camera.topic for camera in self._cameras], self._pairing)
+        self._health = Health(self._topics, self._pairing)
         for side, camera in enumerate(self._cameras):
             camera.registerCallback(self._health.saw, side)
         # By a clock that runs where use_sim_time is set and no /clock comes.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._report_timer = self.create_timer(PERIOD_S, self._report, clock=steady)
-        topics = " and ".join(camera.topic for camera in self._cameras)
-        self.get_logger().info(f"ready: waiting for {topics}")
+        self.get_logger().info(f"ready: waiting for {' and '.join(self._topics)}")
 
     def _stop_listening(self) -> None:
-        if self._cameras:
+        """Bears that `_listen` came halfway only."""
+        if self._report_timer is not None:
             self.destroy_timer(self._report_timer)
+        if self._info_subscription is not None:
             self.destroy_subscription(self._info_subscription)
-            for camera in self._cameras:
-                camera.destroy()
-            self._cameras = []
-            self._images = None
+        self._report_timer = self._info_subscription = None
+        for camera in self._cameras:
+            camera.destroy()
+        self._cameras = []
 
     # Run by the thread that spins
 
@@ -307,7 +328,7 @@ class TrackerNode(LifecycleNode):
             self._rgb_frame = pair.rgb.header.frame_id
         self._worker.put(pair, sum(len(message.data) for message in given))
         if self._box_due is not None:
-            self._requests.submit(self._start, self._box_due, pair.rgb_stamp)
+            self._start_unasked(self._box_due, pair.rgb_stamp)
             self._box_due = None
 
     def _on_camera_info(self, info: CameraInfo) -> None:
@@ -331,12 +352,12 @@ class TrackerNode(LifecycleNode):
 
     def _on_init_box(self, region: RegionOfInterest) -> None:
         x, y, width, height = region.x_offset, region.y_offset, region.width, region.height
-        self._requests.submit(self._start, (float(x), float(y), float(width), float(height)))
+        self._start_unasked((float(x), float(y), float(width), float(height)))
 
     def _on_init_detection(self, detection: Any) -> None:
         centre, width, height = detection.bbox.center, detection.bbox.size_x, detection.bbox.size_y
         box = (centre.position.x - width / 2, centre.position.y - height / 2, width, height)
-        self._requests.submit(self._start, box, stamp_ns(detection.header.stamp))
+        self._start_unasked(box, stamp_ns(detection.header.stamp))
 
     def _on_click(self, point: Point) -> None:
         """The second click within CLICKS_S makes a box with the first."""
@@ -350,7 +371,20 @@ class TrackerNode(LifecycleNode):
         self._clicked = None
         _, x, y = first
         box = (min(x, point.x), min(y, point.y), abs(x - point.x), abs(y - point.y))
-        self._requests.submit(self._start, box)
+        self._start_unasked(box)
+
+    def _start_unasked(self, box: Box, stamp: int = 0) -> None:
+        """Start on a target, in the place of all others, where nobody waits for an answer.
+
+        A box that has not been begun with gives way to a newer one: a topic may bring them quicker
+        than targets are started, and those who wait for an answer would wait behind all of them.
+        """
+        if self._box_asked is not None and self._box_asked.cancel():
+            self.get_logger().warning(
+                "boxes come quicker than targets can be started: the newest is taken",
+                throttle_duration_sec=REPEAT_S,
+            )
+        self._box_asked = self._requests.submit(self._start, box, stamp)
 
     async def _on_reset(
         self, request: ResetTarget.Request, response: ResetTarget.Response
@@ -448,7 +482,11 @@ class TrackerNode(LifecycleNode):
 
         def start() -> int:
             self._active_engine()
-            entry = self._worker.find(stamp or None, PAIR_WAIT_S)
+            try:
+                entry = self._worker.find(stamp or None, PAIR_WAIT_S)
+            except LookupError:
+                self._active_engine()  # where it was deactivated meanwhile, that is the reason
+                raise
 
             def in_worker() -> int:
                 started = self._active_engine().init(
@@ -469,7 +507,7 @@ class TrackerNode(LifecycleNode):
                 )
                 return started.target_id
 
-            return self._in_worker(in_worker, SERVICE_TIMEOUT_S)
+            return self._worker.ask(in_worker, SERVICE_TIMEOUT_S)
 
         return self._attempt("init", start)
 
@@ -477,12 +515,9 @@ class TrackerNode(LifecycleNode):
         """As `_attempt`."""
 
         def in_worker() -> None:
-            dropped = self._active_engine().reset(target_id)
-            newest = self._worker.recent.newest
-            header = Header() if newest is None else self._header(newest.pair)
-            self._publish_events(Event.RESET, header, dict.fromkeys(dropped, 0.0))
+            self._drop(self._active_engine(), target_id)
 
-        return self._attempt("reset", partial(self._in_worker, in_worker, SERVICE_TIMEOUT_S))
+        return self._attempt("reset", partial(self._worker.ask, in_worker, SERVICE_TIMEOUT_S))
 
     def _attempt(self, service: str, action: Callable[[], Result]) -> tuple[Result | None, str]:
         """The action's result and no message, or None and why not, which is logged too."""
@@ -510,21 +545,12 @@ class TrackerNode(LifecycleNode):
             raise ValueError(self._gave_up or "the node is not active")
         return self._engine
 
-    def _in_worker(self, function: Callable[[], Result], timeout_s: float | None = None) -> Result:
-        """The function's result. Raises FutureTimeoutError where the worker has not begun."""
-        future = self._worker.call(function)
-        try:
-            return future.result(timeout_s)
-        except FutureTimeoutError:
-            future.cancel()
-            raise
-
     # Run by the worker
 
     def _load(self) -> None:
         """Raises ValueError or OSError naming what is wrong."""
         started = time.monotonic()
-        self._engine = Engine.load(self._values)
+        self._engine = Engine.load(self._values, self._ids)
         codec = "cv_bridge" if cv_bridge() is not None else "its own codec"
         self.get_logger().info(
             f"loaded {self._values.weights} in {time.monotonic() - started:.1f} s; images are "
@@ -532,10 +558,28 @@ class TrackerNode(LifecycleNode):
         )
 
     def _unload(self) -> None:
-        """Let go of the network, and so of the GPU."""
+        """Let go of the network, and so of the GPU, and of all images."""
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+        self._worker.forget()
+        self._images = None
+        self._degraded = False
+
+    def _release(self) -> None:
+        """Drop the targets, and let go of what they were tracked with."""
+        try:
+            if self._engine is not None:
+                self._drop(self._engine, 0)
+        finally:
+            self._unload()
+
+    def _drop(self, engine: Engine, target_id: int) -> None:
+        """Raises ValueError where there is no such target; 0 drops every one."""
+        dropped = engine.reset(target_id)
+        newest = self._worker.newest()
+        header = Header() if newest is None else self._header(newest.pair)
+        self._publish_events(Event.RESET, header, dict.fromkeys(dropped, 0.0))
 
     def _handle(self, entry: Entry) -> None:
         """Track through a pair and publish what came of it."""
@@ -607,7 +651,7 @@ class TrackerNode(LifecycleNode):
         self._degraded = degraded
         self._publish_events(Event.DEGRADED if degraded else Event.RESTORED, header, {0: 0.0})
         if degraded:
-            rgb, thermal = (camera.topic for camera in self._cameras)
+            rgb, thermal = self._topics
             silent, other = (rgb, thermal) if pair.rgb is None else (thermal, rgb)
             self.get_logger().warning(
                 f"DEGRADED: no new image on {silent} for {self._values.degraded_after:g} s; "
@@ -697,7 +741,7 @@ class TrackerNode(LifecycleNode):
         assert self._health is not None
         self._health.failed(text)
         if isinstance(error, OutOfMemory):
-            self._unload()  # at once, and before another pair is tried
+            self._release()  # at once, and before another pair is tried
             self.executor.create_task(self._give_up, error)
         else:
             self.get_logger().error(more, throttle_duration_sec=FAILURE_PERIOD_S)

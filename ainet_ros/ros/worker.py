@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -208,6 +209,25 @@ class Worker:
                 self._calls.append((future, function))
                 self._changed.notify_all()
         return future
+
+    def ask(self, function: Callable[[], Result], timeout_s: float | None = None) -> Result:
+        """What `function` returns, or raises, in the thread.
+
+        Raises FutureTimeoutError where the thread has not begun with it within so long; it is not
+        run then. Once begun, it is waited for: what it does is done, and must be told.
+        """
+        future = self.call(function)
+        try:
+            return future.result(timeout_s)
+        except FutureTimeoutError:
+            if future.cancel():
+                raise
+            return future.result()
+
+    def newest(self) -> Entry | None:
+        """The newest of the recent pairs. `recent` itself may change between two looks at it."""
+        with self._changed:
+            return self.recent.newest
 
     def limit(self, history_s: float, history_bytes: int, catch_up_s: float) -> None:
         """Change the bounds, from the next pair on."""

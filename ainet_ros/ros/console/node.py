@@ -203,17 +203,19 @@ class ConsoleNode(Node):
 
     async def look_forever(self) -> None:
         """Tell the pages whether the tracker is there, and what its parameters are."""
-        there = None
+        there, told = None, False
         while True:
             before, there = there, self._init.service_is_ready()
             if there != before:
                 self.console.put("tracker", there)
-            if there and not self._values and self._get.service_is_ready():
+                told = False  # another tracker may come with other values
+            if there and not told and self._get.service_is_ready():
                 names = list(describe(TrackerParameters))
                 with contextlib.suppress(Refused):  # the next look asks again
                     answer = await self._call(self._get, GetParameters.Request(names=names))
                     values = [parameter_value_to_python(value) for value in answer.values]
                     self._learn(dict(zip(names, values, strict=True)))
+                    told = True
             await asyncio.sleep(LOOK_PERIOD_S)
 
     def _learn(self, values: dict[str, Any]) -> None:
@@ -308,8 +310,9 @@ class ConsoleNode(Node):
         try:
             return await asyncio.wait_for(answer, ANSWER_TIMEOUT_S)
         except asyncio.TimeoutError:
-            client.remove_pending_request(pending)
             raise Refused(f"no answer within {ANSWER_TIMEOUT_S:g} s: {ABSENT}?") from None
+        finally:  # the page may be gone too
+            client.remove_pending_request(pending)
 
 
 def _finite(value: float) -> float | None:
