@@ -53,7 +53,8 @@ PAIRS, BOXES = ros_nodes.moving_scene(12)
 HZ = 10
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
-MOST_GROWTH_MIB = 200
+MOST_GROWTH_MIB = 300
+"""Of which history_mb are of the pairs kept."""
 THRESHOLDS = {"lost_below": 0.0, "found_above": 0.0}  # what tiny weights score means nothing
 TIMEOUT_S = 0.5
 """The tracker's camera_timeout, so that less is to be waited for."""
