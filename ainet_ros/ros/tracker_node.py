@@ -67,6 +67,8 @@ Result = TypeVar("Result")
 DEPTH = 10
 """Of the queues of results and requests."""
 MEGABYTE = 1_000_000
+LAST_NS = 2**31 * 10**9 - 1
+"""The last stamp that a message holds."""
 CLICKS_S = 10.0
 """Most time between the clicks on two corners."""
 PAIR_WAIT_S = 0.5
@@ -566,7 +568,8 @@ class TrackerNode(LifecycleNode):
         if pair.rgb is not None:
             header: Header = pair.rgb.header
             return header
-        return Header(stamp=Time(nanoseconds=pair.rgb_stamp).to_msg(), frame_id=self._rgb_frame)
+        stamp = min(max(pair.rgb_stamp, 0), LAST_NS)  # the offset may take it beyond
+        return Header(stamp=Time(nanoseconds=stamp).to_msg(), frame_id=self._rgb_frame)
 
     def _say_if_degraded(self, pair: Pair, header: Header) -> None:
         """Where a camera has fallen silent, or has come back, since the last pair."""
@@ -601,12 +604,13 @@ class TrackerNode(LifecycleNode):
         if track is None or info is None or not publisher.get_subscription_count():
             return
         x, y, width, height = track.box
-        direction = ray(info, size, x + width / 2, y + height / 2)
+        try:
+            direction = ray(info, size, x + width / 2, y + height / 2)
+            reason = "the camera's camera_info holds no calibration"
+        except ValueError as error:
+            direction, reason = None, str(error)
         if direction is None:
-            self.get_logger().warning(
-                "no ~/bearing: the camera's camera_info holds no calibration",
-                throttle_duration_sec=REPEAT_S,
-            )
+            self.get_logger().warning(f"no ~/bearing: {reason}", throttle_duration_sec=REPEAT_S)
             return
         x, y, z = direction
         publisher.publish(Vector3Stamped(header=header, vector=Vector3(x=x, y=y, z=z)))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -25,6 +26,10 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import log as web_log
+from aiohttp.http_exceptions import HttpProcessingError
+
+from ainet_ros.vision.encoding import decode_compressed, to_rgb
 
 from .access import Access, RateLimit
 
@@ -62,6 +67,12 @@ FILES = {
 }
 
 
+def is_own_fault(record: logging.LogRecord) -> bool:
+    """Whether what aiohttp logs is a fault of the console; not a request that is no HTTP, which is
+    answered with why, and of which anybody can send as many as he likes."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
 class Refused(Exception):
     """A page's request cannot be met; the message says why, to the operator."""
 
@@ -80,9 +91,10 @@ class Picture(NamedTuple):
         """The JPEG, its width and height halved so often."""
         if not times:
             return self.jpeg
-        image = cv2.imdecode(np.frombuffer(self.jpeg, np.uint8), cv2.IMREAD_COLOR)
-        if image is None:
-            return self.jpeg
+        try:
+            image = np.ascontiguousarray(to_rgb(decode_compressed(self.jpeg))[..., ::-1])
+        except ValueError:
+            return self.jpeg  # the browser's to judge
         size = tuple(max(side >> times, 1) for side in image.shape[1::-1])
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 70])[1].tobytes()
@@ -286,6 +298,7 @@ class Console:
                 error.headers.update(HEADERS)
                 raise
 
+        web_log.server_logger.addFilter(is_own_fault)
         application = web.Application(middlewares=[guard], client_max_size=MESSAGE_BYTES)
         for path in self._files:
             application.router.add_get(path, self._file)
