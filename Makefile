@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check format docs bench weights ablation clean listed_changed
+.PHONY: help setup demo test check format docs bench fuzz weights ablation clean listed_changed
 
 # The ROS 2 distribution that is sourced, or else wheels of ROS 2.
 ros := $(shell [ -n "$$ROS_DISTRO" ] && python3 -c 'import rclpy' 2> /dev/null \
@@ -27,6 +27,7 @@ help:
 	@echo "make format mend what ruff can mend"
 	@echo "make docs   build the documentation as a site in build/site/"
 	@echo "make bench  measure speed and memory on this machine; JSON in bench_output/"
+	@echo "make fuzz   give a million broken inputs to all that reads input; writes docs/reliability.md"
 	@echo "make weights DATA=recordings OUT=runs  train shipped weights anew (PRESET=nano: those): docs/training.md"
 	@echo "make ablation DATA=recordings   write docs/ablation.md"
 	@echo "make clean  remove .venv, build/, install/ and log/"
@@ -63,6 +64,10 @@ docs: $(venv)
 
 bench: setup
 	@. ./env.sh && scripts/bench.sh bench_output
+
+fuzz: setup
+	@. ./env.sh && python test/fuzz.py --output "fuzz_output/$$(date +%Y%m%d-%H%M%S)" \
+	  --page docs/reliability.md
 
 weights: setup
 	@. ./env.sh && scripts/train_weights.sh '$(DATA)' '$(OUT)' $(or $(PRESET),small_168)

@@ -103,6 +103,10 @@ class Process:
             assert time.monotonic() < deadline, f"{name} was not loaded:\n{self.text()}"
             time.sleep(0.01)
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def send(self, number):
         self._process.send_signal(number)
 
