@@ -20,7 +20,6 @@ import importlib
 import json
 import mmap
 import os
-import platform
 import resource
 import signal
 import subprocess
@@ -45,8 +44,8 @@ of it."""
 GROWTH_MB = 64
 """Most that memory may grow after the first fifth of the inputs."""
 DOCUMENTED = (ValueError, OSError)
-MOST_FAULTS = 20
-"""Of a target, of different kinds, that are kept."""
+MOST_FAULTS, MOST_HANGS = 20, 5
+"""Of a target: faults of different kinds that are kept, and hangs before it is given up."""
 BATCH = 2000
 """Examples of one run of hypothesis, which remembers them."""
 LAST_BYTES = 1 << 16
@@ -65,20 +64,20 @@ class Target(NamedTuple):
 
 TARGETS = {
     "kernel": Target("the scan in C++, with AddressSanitizer and UBSan", "random", 30_000, 300),
-    "services": Target("~/init and ~/reset of a running node", "hypothesis", 6_000, 60),
-    "parameters": Target("set_parameters of a running node", "hypothesis", 10_000, 150),
-    "topics": Target("image and camera_info topics of a running node", "hypothesis", 4_000, 60),
-    "sockets": Target("WebSocket messages to a running console", "hypothesis", 10_000, 150),
-    "http": Target("HTTP requests to a running console", "hypothesis", 20_000, 100),
+    "services": Target("~/init and ~/reset of a running node", "hypothesis", 6_000, 40),
+    "parameters": Target("set_parameters of a running node", "hypothesis", 10_000, 80),
+    "topics": Target("image and camera_info topics of a running node", "hypothesis", 3_000, 30),
+    "sockets": Target("WebSocket messages to a running console", "hypothesis", 6_000, 50),
+    "http": Target("HTTP requests to a running console", "hypothesis", 20_000, 50),
     "images": Target("raw images: decoding, tone map, registration", "hypothesis", 40_000, 300),
     "pictures": Target("shapes of images: overlay, crops, misfit", "hypothesis", 5_000, 100),
     "bearing": Target("camera_info for ~/bearing", "hypothesis", 40_000, 200),
     "pairing": Target("streams of stamps to the pairing", "hypothesis", 60_000, 200),
-    "configuration": Target("options of networks and training runs", "hypothesis", 20_000, 200),
+    "configuration": Target("options of networks and training runs", "hypothesis", 10_000, 100),
     "weights": Target("weights files", "atheris", 100_000, 500),
     "compressed": Target("compressed images (PNG, JPEG, TIFF, BMP)", "atheris", 500_000, 1000),
     "yaml": Target("calibration, training and recorded parameters", "atheris", 60_000, 300),
-    "boxes": Target("files of true boxes", "atheris", 200_000, 500),
+    "boxes": Target("files of true boxes", "atheris", 150_000, 500),
     "bags": Target("bags and recordings (MCAP, SQLite)", "atheris", 100_000, 200),
 }
 
@@ -99,6 +98,7 @@ class Judge:
         self._settled_mb = 0.0
         self._peak_mb = _peak_mb()
         self._faults: dict[str, str] = {}
+        self._hangs = 0
         self.count = 0
         with (folder / "last").open("wb+") as file:
             file.truncate(LAST_BYTES)
@@ -113,6 +113,9 @@ class Judge:
         self.count += 1
         if self._run(given) > HANG_S and min(self._run(given), self._run(given)) > HANG_S:
             self._keep("hang", f"longer than {HANG_S:g} s", given)
+            self._hangs += 1
+            if self._hangs >= MOST_HANGS:
+                sys.exit(f"{self._hangs} inputs took too long")
         peak_mb = _peak_mb()
         if self._pid == os.getpid() and peak_mb > self._peak_mb + PEAK_MB and self.count > 1:
             self._keep("memory", f"{peak_mb - self._peak_mb:.0f} MB for one input", given)
@@ -148,9 +151,14 @@ class Judge:
         (self._folder / f"{name}.txt").write_text(text)
         self._faults[key] = name
         self.write()
+        if not self._mb():
+            sys.exit("the node has ended")
 
     def _mb(self) -> float:
-        pages = int(Path(f"/proc/{self._pid}/statm").read_text().split()[1])
+        """0 where the process has ended."""
+        pages = 0
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            pages = int(Path(f"/proc/{self._pid}/statm").read_text().split()[1])
         return pages * resource.getpagesize() / 1e6
 
     def write(self) -> None:
@@ -341,6 +349,8 @@ def _last(folder: Path) -> str:
 
 def table(outcomes: list[Outcome]) -> str:
     """The section of the page."""
+    from ainet_ros.bench.measure import machine
+
     total = sum(outcome.inputs for outcome in outcomes)
     minutes = sum(outcome.seconds for outcome in outcomes) / 60
     kinds = ("crash", "hang", "memory", "growth")
@@ -353,10 +363,12 @@ def table(outcomes: list[Outcome]) -> str:
             f"{counts['hang']} | {counts['memory'] + counts['growth']} |"
         )
     return f"""`make fuzz` gave {total:,} broken, absurd and hostile inputs to all that reads
-input, on {os.cpu_count()} cores ({platform.machine()}) in {minutes:.0f} minutes of both together.
-The columns count what was wrong in that run: the end of a process or an error that is not
-documented, an input that took over {HANG_S:g} s, and one that took over {PEAK_MB} MB or memory
-that went on growing after the first fifth of the inputs (over {GROWTH_MB} MB).
+input. The targets took {minutes:.0f} minutes together, as many at once as there are cores
+({os.cpu_count()} of {machine()["cpu"]}).
+
+Counted are crashes, which are the end of a process and errors that are not documented; inputs
+that took over {HANG_S:g} s; and those that took over {PEAK_MB} MB, or memory that had grown by
+over {GROWTH_MB} MB since the first fifth of the inputs.
 
 | what | made by | inputs | crashes | hangs | memory |
 |---|---|---|---|---|---|

@@ -604,13 +604,13 @@ class TrackerNode(LifecycleNode):
         if track is None or info is None or not publisher.get_subscription_count():
             return
         x, y, width, height = track.box
+        trouble = "no ~/bearing: the camera's camera_info holds no calibration"
         try:
             direction = ray(info, size, x + width / 2, y + height / 2)
-            reason = "the camera's camera_info holds no calibration"
         except ValueError as error:
-            direction, reason = None, str(error)
+            direction, trouble = None, f"no ~/bearing: {error}"
         if direction is None:
-            self.get_logger().warning(f"no ~/bearing: {reason}", throttle_duration_sec=REPEAT_S)
+            self.get_logger().warning(trouble, throttle_duration_sec=REPEAT_S)
             return
         x, y, z = direction
         publisher.publish(Vector3Stamped(header=header, vector=Vector3(x=x, y=y, z=z)))
