@@ -13,6 +13,7 @@ import yaml
 
 MOST_BYTES, MOST_VALUES = 1 << 16, 1 << 16
 """Of a YAML file."""
+MOST_NESTED = 50
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     if len(data) > MOST_BYTES:
         raise ValueError(f"{path}: more than {MOST_BYTES} bytes, too many for a configuration")
     try:
-        loader = yaml.SafeLoader(data)
+        loader = _Loader(data)
         node = loader.get_single_node()
         count = _count(node, {})  # before merge keys (<<) copy what they refer to
         values = loader.construct_document(node) if node and count <= MOST_VALUES else None
@@ -54,6 +55,15 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     if count > MOST_VALUES:
         raise ValueError(f"{path}: more than {MOST_VALUES} values, too many for a configuration")
     return values
+
+
+class _Loader(yaml.SafeLoader):
+    """One that does not look for the ends of any number of brackets, which takes it long."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        if self.flow_level >= MOST_NESTED:
+            raise yaml.YAMLError(f"more than {MOST_NESTED} brackets within each other")
+        super().fetch_flow_collection_start(TokenClass)
 
 
 def _count(node: Any, known: dict[int, int]) -> int:

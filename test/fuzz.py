@@ -411,7 +411,6 @@ def main() -> int:
         )
         return outcome
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             outcomes = list(pool.map(one, arguments.targets or TARGETS))
@@ -426,4 +425,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -901,7 +901,8 @@ def kernel(folder):
     source = ROOT / "csrc" / "selective_scan.cpp"
     # The compiler needs none of the sanitizers that this process has.
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    command = ["g++", *FLAGS, f"-D{FORMS}", str(source), "-o", str(built)]
+    own = os.environ.get("CXXFLAGS", "").split()
+    command = ["g++", *FLAGS, *own, f"-D{FORMS}", str(source), "-o", str(built)]
     subprocess.run(command, check=True, env=environment)
     forms = []
     for number, without in enumerate(((), ("avx512f",), ("avx512f", "avx2"))):
