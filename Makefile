@@ -3,8 +3,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test coverage mutants check format docs bench faults soak weights ablation \
-        clean listed_changed
+.PHONY: help setup demo test coverage mutants check format docs bench faults fuzz soak weights \
+        ablation clean listed_changed
 
 # The ROS 2 distribution that is sourced, or else wheels of ROS 2.
 ros := $(shell [ -n "$$ROS_DISTRO" ] && python3 -c 'import rclpy' 2> /dev/null \
@@ -30,6 +30,7 @@ help:
 	@echo "make format mend what ruff can mend"
 	@echo "make docs   build the documentation as a site in build/site/"
 	@echo "make bench  measure speed and memory on this machine; JSON in bench_output/"
+	@echo "make fuzz   give a million broken inputs to all that reads input; writes docs/reliability.md"
 	@echo "make soak   load the nodes for an hour and twenty minutes; writes docs/reliability.md"
 	@echo "make weights DATA=recordings OUT=runs  train shipped weights anew (PRESET=nano: those): docs/training.md"
 	@echo "make ablation DATA=recordings   write docs/ablation.md"
@@ -75,6 +76,10 @@ docs: $(venv)
 
 bench: setup
 	@. ./env.sh && scripts/bench.sh bench_output
+
+fuzz: setup
+	@. ./env.sh && python test/fuzz.py --output "fuzz_output/$$(date +%Y%m%d-%H%M%S)" \
+	  --page docs/reliability.md
 
 soak: setup
 	@. ./env.sh && python test/soak.py --page docs/reliability.md --picture docs/images/soak.png

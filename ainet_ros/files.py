@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and YAML from anybody."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+MOST_BYTES, MOST_VALUES = 1 << 16, 1 << 16
+"""Of a YAML file."""
+MOST_NESTED = 50
 
 
 @contextmanager
@@ -23,3 +30,49 @@ def write_whole(path: Path, data: bytes) -> None:
     """Writes a file."""
     with replacing(path) as partial:
         partial.write_bytes(data)
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """What a YAML file holds, as plain values.
+
+    Raises FileNotFoundError, or ValueError that names the file where it is none, or so large that
+    it is no configuration; values that are referred to count each time.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe or a device might never end
+        raise ValueError(f"{path}: not a regular file")
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"{path}: more than {MOST_BYTES} bytes, too many for a configuration")
+    try:
+        loader = _Loader(data)
+        node = loader.get_single_node()
+        count = _count(node, {})  # before merge keys (<<) copy what they refer to
+        values = loader.construct_document(node) if node and count <= MOST_VALUES else None
+    except Exception as error:  # some of what is no YAML fails with other kinds than YAMLError
+        raise ValueError(f"{path}: not a YAML file: {error}") from error
+    if count > MOST_VALUES:
+        raise ValueError(f"{path}: more than {MOST_VALUES} values, too many for a configuration")
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """One that does not look for the ends of any number of brackets, which takes it long."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        if self.flow_level >= MOST_NESTED:
+            raise yaml.YAMLError(f"more than {MOST_NESTED} brackets within each other")
+        super().fetch_flow_collection_start(TokenClass)
+
+
+def _count(node: Any, known: dict[int, int]) -> int:
+    """The nodes of YAML within one, itself included; too many where it holds itself."""
+    if isinstance(node, tuple):  # of a mapping
+        return sum(_count(one, known) for one in node)
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES
+        known[id(node)] = 1 + sum(_count(one, known) for one in node.value)
+    return known[id(node)]

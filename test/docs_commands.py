@@ -30,9 +30,9 @@ from ainet_ros.training.parts import Parts
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = tuple(f"{path.name}/" for path in ROOT.iterdir() if path.is_dir())
 MADE = (
-    ".venv/", "build/", "install/", "log/", "runs/", "bench_output/", "demo_output/",
-    "soak_output/",
-)  # fmt: skip
+    *(".venv/", "build/", "install/", "log/", "runs/"),
+    *("bench_output/", "demo_output/", "fuzz_output/", "soak_output/"),
+)
 """Folders that are not there in a clean clone."""
 SHARE = "$(ros2 pkg prefix --share ainet_ros)/"
 TYPES = ("ainet_ros/msg/", "ainet_ros/srv/")

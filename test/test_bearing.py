@@ -48,9 +48,18 @@ def test_a_point_is_seen_where_it_is(model, d):
     assert found == pytest.approx(point / np.linalg.norm(point), abs=1e-4)
 
 
+def test_an_uncalibrated_camera_has_no_directions():
+    assert ray(camera(k=[0.0] * 9), (640, 480), 1, 1) is None
+
+
 @pytest.mark.parametrize(
-    "changes",
-    [{"k": [0.0] * 9}, {"k": [math.nan] * 9}, {"d": (0.1, 0.1, 0.1)}, {"d": (math.inf,) * 5}],
+    ("changes", "text"),
+    [
+        ({"k": [math.nan] * 9}, "no direction"),
+        ({"d": (0.1, 0.1, 0.1)}, r"has 3 distortion coefficients \(d\)"),
+        ({"d": (math.inf,) * 5}, "no direction"),
+    ],
 )
-def test_an_uncalibrated_camera_has_no_directions(changes):
-    assert ray(camera(**changes), (640, 480), 1, 1) is None
+def test_a_calibration_of_no_lens_is_named(changes, text):
+    with pytest.raises(ValueError, match=text):
+        ray(camera(**changes), (640, 480), 1, 1)

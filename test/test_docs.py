@@ -214,7 +214,7 @@ def test_messages_of_the_troubleshooting_are_the_code_s():
 
 
 FLOORS = (
-    ("files",),
+    ("files", "options"),
     ("network",),
     ("tracker",),
     ("vision",),
@@ -229,7 +229,7 @@ FLOORS = (
 def test_folders_import_only_what_lies_below():
     heights = {name: height for height, names in enumerate(FLOORS) for name in names}
     folders = [path.name for path in (ROOT / "ainet_ros").iterdir() if path.is_dir()]
-    assert set(folders) - {"__pycache__"} == heights.keys() - {"files"}
+    assert set(folders) - {"__pycache__"} == heights.keys() - {"files", "options"}
     for name, height in heights.items():
         for path in (ROOT / "ainet_ros" / name).rglob("*.py"):
             imported = set(re.findall(r"ainet_ros\.(\w+)", "\n".join(imports(path))))

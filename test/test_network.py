@@ -245,7 +245,7 @@ def test_straight_through_and_hard_order_give_the_same_result():
         (dict(heads=5), "heads 5"),
         (dict(interaction_layers=(2, 1)), "must rise"),
         (dict(interaction_layers=(0, 4)), "0..3"),
-        (dict(dfm="cat"), "dfm 'cat'"),
+        (dict(dfm="cat"), "dfm must be one of .* not 'cat'"),
         (dict(ofm_tokens="published"), "set ofm_tokens to search"),
         (dict(colour=1), "colour"),
     ],

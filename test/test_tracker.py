@@ -298,6 +298,7 @@ def test_places_around_are_in_the_image_nearest_first():
     assert distance[0] == 32
     assert len(places) == 10 * 7 - 1
     assert places_around((0, 0, 320, 240), 320, 240) == ()
+    assert len(places_around((0, 0, 1, 1), 3840, 2160)) <= 257**2  # of a speck they lie apart
 
 
 def test_lost_targets_share_the_windows():
@@ -344,6 +345,7 @@ def test_a_view_of_a_larger_image_is_taken_as_it_is():
         ((math.inf, 10, 5, 5), "finite"),
         ((10, 10, 5), "four"),
         ((400, 10, 5, 5), "outside the image of 320x240"),
+        ((0, 0, 30_000, 20_000), "larger than the image of 320x240"),
         ((-10, 10, 10, 5), "outside"),
     ],
 )

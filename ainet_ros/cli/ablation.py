@@ -59,13 +59,12 @@ class _Plan:
     @classmethod
     def read(cls, path: Path) -> _Plan:
         """Raises FileNotFoundError, or ValueError naming what is wrong."""
-        import yaml
-
+        from ainet_ros.files import read_yaml
         from ainet_ros.training.config import TrainConfig
 
         if not path.is_file():
             raise FileNotFoundError(f"no configuration {path}")
-        values = yaml.safe_load(path.read_text())
+        values = read_yaml(path)
         expected = {"run", "start", "seeds", "tables"}
         if not isinstance(values, dict) or set(values) != expected:
             raise ValueError(f"{path}: expected {', '.join(sorted(expected))}")

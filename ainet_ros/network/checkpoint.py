@@ -140,7 +140,7 @@ def resize_positions(embedding: Tensor, side: int) -> Tensor:
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load all of `state` into `network`.
+    """Load all of `state` into `network`; one on the meta device takes the tensors themselves.
 
     Raises ValueError naming each tensor that is missing, extra or of another shape.
     """
@@ -155,4 +155,4 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
             )
     if problems:
         raise ValueError("the weights do not fit the network: " + "; ".join(problems))
-    network.load_state_dict(state)
+    network.load_state_dict(state, assign=any(p.is_meta for p in network.parameters()))

@@ -7,7 +7,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ainet_ros.options import check
+
 ALL_TWELVE = tuple(range(12))
+MOST, MOST_BLOCKS = 1 << 14, 100
+"""Of a number, and of blocks: a file may say anything."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,19 @@ class AINetConfig:
     """Channels of the head's first convolution; each of the next three halves them."""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if isinstance(value := getattr(self, field.name), list):  # JSON has no tuples
+                object.__setattr__(self, field.name, tuple(value))
+        check(self)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            most = MOST_BLOCKS if field.name == "depth" else MOST
+            for number in value if isinstance(value, tuple) else [value]:
+                least = 0 if field.name == "interaction_layers" else 1
+                if type(number) is int and not least <= number <= most:
+                    raise ValueError(f"{field.name} {number} is outside {least} to {most}")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path {self.drop_path} must be at least 0 and below 1")
         for name in ("template_size", "search_size"):
             if getattr(self, name) % self.patch_size:
                 raise ValueError(
@@ -84,20 +101,11 @@ class AINetConfig:
             raise ValueError(f"channels {self.channels} is not a multiple of heads {self.heads}")
         if self.head_channels % 8:
             raise ValueError(f"head_channels {self.head_channels} is not a multiple of 8")
-        object.__setattr__(self, "interaction_layers", tuple(self.interaction_layers))
         layers = self.interaction_layers
         if not layers or list(layers) != sorted(set(layers)):
             raise ValueError(f"interaction_layers {layers} must rise and not be empty")
         if layers[0] < 0 or layers[-1] >= self.depth:
             raise ValueError(f"interaction_layers {layers} must lie in 0..{self.depth - 1}")
-        for field in dataclasses.fields(self):
-            # `from __future__ import annotations` leaves the annotation as its source text.
-            if str(field.type).startswith("Literal"):
-                choices = [part.strip("[] '\"") for part in str(field.type)[7:].split(",")]
-                if getattr(self, field.name) not in choices:
-                    raise ValueError(
-                        f"{field.name} {getattr(self, field.name)!r} is none of {choices}"
-                    )
         if self.ofm_skipped_tokens > self.template_tokens:
             raise ValueError(
                 f"ofm_tokens published skips {self.ofm_skipped_tokens} tokens, and a template of "
@@ -131,15 +139,12 @@ class AINetConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AINetConfig:
         """The inverse of `to_dict`. Raises ValueError on a field this version does not know."""
+        if not isinstance(values, dict):
+            raise ValueError("the network's options are not given by name")
         unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise ValueError(f"unknown network options {unknown}: made by a newer version?")
-        # JSON has no tuples.
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-        return cls(**fields)
+        return cls(**values)
 
 
 SMALL = AINetConfig(

@@ -492,8 +492,8 @@ def _call(direction: str, dtype: torch.dtype, **fields: Any) -> None:
 
 
 def _scan_of(*arguments: Any) -> Scan:
-    """A scan whose A, D and delta_bias are contiguous, as the kernel takes them."""
-    scan = Scan(*arguments)
+    """A scan as the kernel takes it: no odd addresses; A, D and delta_bias contiguous."""
+    scan = Scan._make(_aligned(one) if isinstance(one, Tensor) else one for one in arguments)
     return scan._replace(
         A=scan.A.contiguous(), D=_contiguous(scan.D), delta_bias=_contiguous(scan.delta_bias)
     )
@@ -521,6 +521,11 @@ def _common_fields(scan: Scan) -> dict[str, Any]:
         "D": _pointer(scan.D),
         "bias": _pointer(scan.delta_bias),
     }
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where it lies in a buffer as no compiler expects a number to."""
+    return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
 
 
 def _pointer(tensor: Tensor | None) -> int | None:

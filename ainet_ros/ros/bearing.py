@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cv2
@@ -10,14 +11,16 @@ import numpy as np
 
 FISHEYE = "equidistant"
 """The distortion_model of OpenCV's fisheye lens; the others are its ordinary one."""
+COEFFICIENTS, FISHEYE_COEFFICIENTS = (0, 4, 5, 8, 12, 14), (0, 4)
+"""So many a distortion may have."""
 
 
 def ray(info: Any, size: tuple[int, int], x: float, y: float) -> tuple[float, float, float] | None:
     """The unit vector to pixel (x, y) in the optical frame (REP-103: x right, y down, z ahead).
 
     info: sensor_msgs/CameraInfo. size: width and height of the image that the pixel is of, which
-    may be a smaller copy of the one that was calibrated. None where the camera is not calibrated,
-    or its calibration is none.
+    may be a smaller copy of the one that was calibrated. None where the camera is not calibrated.
+    Raises ValueError where its calibration is none that a lens has.
     """
     matrix = np.array(info.k, np.float64).reshape(3, 3)
     if not (matrix[0, 0] and matrix[1, 1] and info.width and info.height):
@@ -25,14 +28,17 @@ def ray(info: Any, size: tuple[int, int], x: float, y: float) -> tuple[float, fl
     # Pixel centres are whole numbers in CameraInfo, and halves in a box.
     pixel = np.array([[[x * info.width / size[0] - 0.5, y * info.height / size[1] - 0.5]]])
     distortion = np.array(info.d, np.float64)
-    undistort = (
-        cv2.fisheye.undistortPoints if info.distortion_model == FISHEYE else cv2.undistortPoints
-    )
-    try:
-        ((u, v),) = undistort(pixel, matrix, distortion if len(distortion) else np.zeros(4))[0]
-    except cv2.error:  # so many coefficients are of no lens
-        return None
-    length = np.sqrt(u * u + v * v + 1)
-    if not np.isfinite(length):
-        return None
-    return float(u / length), float(v / length), float(1 / length)
+    fisheye = info.distortion_model == FISHEYE
+    counts = FISHEYE_COEFFICIENTS if fisheye else COEFFICIENTS
+    if len(distortion) not in counts:
+        raise ValueError(
+            f"camera_info has {len(distortion)} distortion coefficients (d), and distortion_model "
+            f"{info.distortion_model!r} takes {', '.join(map(str, counts))}"
+        )
+    undistort = cv2.fisheye.undistortPoints if fisheye else cv2.undistortPoints
+    distortion = distortion if len(distortion) else np.zeros(4)
+    ((u, v),) = undistort(pixel, matrix, distortion)[0].tolist()
+    length = math.hypot(u, v, 1)
+    if not math.isfinite(length):
+        raise ValueError("camera_info gives no direction: its matrix k or distortion d is wrong")
+    return u / length, v / length, 1 / length

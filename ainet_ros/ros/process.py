@@ -8,6 +8,7 @@ import ctypes
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator
 
 import rclpy
@@ -63,12 +64,23 @@ def spin(node: Node, follow: Callable[[], None]) -> None:
 
     follow: called between two of them, every FOLLOW_PERIOD_S. What makes and destroys
     subscriptions belongs there: executors do not bear that another thread does.
+
+    What rclpy itself does not bear, as a parameter of a type that there is none of, is logged, and
+    has no answer.
     """
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     due = 0.0
     while rclpy.ok():
-        executor.spin_once(timeout_sec=FOLLOW_PERIOD_S)
+        try:
+            executor.spin_once(timeout_sec=FOLLOW_PERIOD_S)
+        except (ExternalShutdownException, RCLError, NotInitializedException):
+            raise
+        except ValueError as error:
+            node.get_logger().error(f"a request was left out: {error}", throttle_duration_sec=1.0)
+        except Exception:
+            if rclpy.ok():  # else: a signal came meanwhile
+                node.get_logger().error(traceback.format_exc(), throttle_duration_sec=1.0)
         if time.monotonic() >= due:
             due = time.monotonic() + FOLLOW_PERIOD_S
             follow()

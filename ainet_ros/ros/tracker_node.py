@@ -71,6 +71,8 @@ REQUESTS = 1000
 """Most requests that wait for their turn: one more is lost, and who asked waits for ever. The
 services of parameters have as many, others 10."""
 MEGABYTE = 1_000_000
+LAST_NS = 2**31 * 10**9 - 1
+"""The last stamp that a message holds."""
 CLICKS_S = 10.0
 """Most time between the clicks on two corners."""
 PAIR_WAIT_S = 0.5
@@ -641,7 +643,8 @@ class TrackerNode(LifecycleNode):
         if pair.rgb is not None:
             header: Header = pair.rgb.header
             return header
-        return Header(stamp=Time(nanoseconds=pair.rgb_stamp).to_msg(), frame_id=self._rgb_frame)
+        stamp = min(max(pair.rgb_stamp, 0), LAST_NS)  # the offset may take it beyond
+        return Header(stamp=Time(nanoseconds=stamp).to_msg(), frame_id=self._rgb_frame)
 
     def _say_if_degraded(self, pair: Pair, header: Header) -> None:
         """Where a camera has fallen silent, or has come back, since the last pair."""
@@ -676,12 +679,13 @@ class TrackerNode(LifecycleNode):
         if track is None or info is None or not publisher.get_subscription_count():
             return
         x, y, width, height = track.box
-        direction = ray(info, size, x + width / 2, y + height / 2)
+        trouble = "no ~/bearing: the camera's camera_info holds no calibration"
+        try:
+            direction = ray(info, size, x + width / 2, y + height / 2)
+        except ValueError as error:
+            direction, trouble = None, f"no ~/bearing: {error}"
         if direction is None:
-            self.get_logger().warning(
-                "no ~/bearing: the camera's camera_info holds no calibration",
-                throttle_duration_sec=REPEAT_S,
-            )
+            self.get_logger().warning(trouble, throttle_duration_sec=REPEAT_S)
             return
         x, y, z = direction
         publisher.publish(Vector3Stamped(header=header, vector=Vector3(x=x, y=y, z=z)))

@@ -104,7 +104,10 @@ class OnnxNetwork(nn.Module):
         metadata = self._session.get_modelmeta().custom_metadata_map
         if _CONFIG not in metadata:
             raise ValueError(f"{path} was not written by `ainet export`")
-        self.config = AINetConfig.from_dict(json.loads(metadata[_CONFIG]))
+        try:
+            self.config = AINetConfig.from_dict(json.loads(metadata[_CONFIG]))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def embed_template(self, template: Tensor, template_box: Tensor) -> Template:
         """As AINet's, but that the pixels and the box are kept as they are."""

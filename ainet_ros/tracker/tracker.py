@@ -37,6 +37,8 @@ USUAL_DECAY = 0.9
 """Weight of the past in the usual score, each pair."""
 CONFIRMED_IN = 4
 """Pairs in a row that a lost target must be seen in to be found."""
+MOST_PLACES = 256
+"""Side by side, that a lost target is looked for at."""
 CLIP_MARGIN = 10
 """Pixels of a box that stay inside the image, as published."""
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -351,9 +353,9 @@ def hann_window(side: int) -> Tensor:
 @lru_cache(maxsize=64)  # they stay the same while a target is LOST, and may be thousands
 def places_around(box: Box, width: int, height: int) -> tuple[Box, ...]:
     """Boxes of the same size all over an image, half a search window apart, nearest first, without
-    the box itself."""
+    the box itself. In a large image those of a speck are further apart."""
     x, y, w, h = box
-    step = SEARCH_FACTOR / 2 * math.sqrt(w * h)
+    step = max(SEARCH_FACTOR / 2 * math.sqrt(w * h), max(width, height) / MOST_PLACES)
     columns = range(-int((x + w / 2) // step), int((width - x - w / 2) // step) + 1)
     rows = range(-int((y + h / 2) // step), int((height - y - h / 2) // step) + 1)
     places = sorted((i * i + j * j, i, j) for j in rows for i in columns if (i, j) != (0, 0))
@@ -405,4 +407,6 @@ def check_box(box: Box, width: int, height: int) -> Box:
         raise ValueError(f"box {values} is empty: w and h must be at least 1 pixel")
     if x + w <= 0 or y + h <= 0 or x >= width or y >= height:
         raise ValueError(f"box {values} lies outside the image of {width}x{height}")
+    if w > width + 1 or h > height + 1:  # its windows would take gigabytes
+        raise ValueError(f"box {values} is larger than the image of {width}x{height}")
     return x, y, w, h

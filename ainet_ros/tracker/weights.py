@@ -94,15 +94,19 @@ def load(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu
                 "of an earlier step"
             )
     try:
-        network = AINet(AINetConfig.from_dict(json.loads(metadata["config"])))
+        config = AINetConfig.from_dict(json.loads(metadata["config"]))
+        with torch.device("meta"):  # no memory is taken before it is known that all fits
+            network = AINet(config)
         checkpoint.load_state(
             network,
-            {
-                name: tensor.float() if tensor.is_floating_point() else tensor
+            {  # copies: the tensors are the file's pages
+                name: tensor.to(
+                    copy=True, dtype=torch.float32 if tensor.is_floating_point() else None
+                )
                 for name, tensor in state.items()
             },
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from None
     return network.eval().requires_grad_(False).to(device)
 

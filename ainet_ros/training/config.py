@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+from ainet_ros.files import read_yaml
+from ainet_ros.options import check
 
 from .losses import LossWeights
 
@@ -62,12 +63,15 @@ class TrainConfig:
     """Steps between checkpoints, each with a validation."""
     validation_samples: int = 256
 
+    def __post_init__(self) -> None:
+        check(self)
+
     @classmethod
     def read(cls, path: Path) -> TrainConfig:
         """From a YAML file. Raises FileNotFoundError, or ValueError naming an unknown option."""
         if not path.is_file():
             raise FileNotFoundError(f"no training configuration {path}")
-        values = yaml.safe_load(path.read_text())
+        values = read_yaml(path)
         try:
             return cls.of(values)
         except ValueError as error:
@@ -78,7 +82,7 @@ class TrainConfig:
         """From plain values by name. Raises ValueError naming an unknown option."""
         if not isinstance(values, dict):
             raise ValueError("expected options by name, as in config/train/")
-        unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
+        unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)}, key=str)
         if unknown:
             raise ValueError(f"unknown options {unknown}")
         try:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ainet_ros.network.head import decode
 from ainet_ros.network.model import Output
+from ainet_ros.options import check
 
 FOCAL_ALPHA, FOCAL_BETA = 2, 4
 MIN_OVERLAP = 0.7
@@ -28,6 +29,9 @@ class LossWeights:
     l1: float = 5.0
     focal: float = 1.0
     presence: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)

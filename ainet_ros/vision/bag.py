@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from .encoding import decode, decode_compressed, to_rgb
@@ -210,8 +210,10 @@ def opened(path: Path) -> Iterator[AnyReader]:
         try:
             bag = AnyReader(files, default_typestore=get_typestore(Stores.LATEST))
             yield stack.enter_context(bag)
-        except AnyReaderError as error:
-            raise ValueError(f"{path}: the bag cannot be read: {error}") from error
+        except (ValueError, OSError):
+            raise
+        except Exception as error:  # rosbags has many kinds for what is damaged
+            raise ValueError(f"{path}: the bag cannot be read: {error!r}") from error
 
 
 def _readable(part: Path, stack: ExitStack) -> list[Path]:

@@ -34,6 +34,8 @@ LEAST_CORRELATION = 0.1
 """Of a tile that counts."""
 NEAR = 0.012
 """Tiles and points agree with a homography within this part of the RGB image's width."""
+LONGEST = 4
+"""Sides of an image that is compared differ by no more than this factor."""
 LEAST_TILES = 8
 LEAST_SHARE = 0.4
 """Of the tiles, and of the points, that must agree."""
@@ -110,6 +112,11 @@ def from_pairs(pairs: Sequence[tuple[Image, Image]]) -> Found:
     if len(sizes) > 1:
         raise ValueError("the images change their size: calibrate from a recording of one size")
     ((rgb_size, thermal_size),) = sizes
+    for size in (rgb_size, thermal_size):
+        if max(size) > LONGEST * min(size):
+            raise ValueError(
+                f"an image of {size[0]}x{size[1]} is too long and narrow to be compared: crop it"
+            )
     homography = _search(pairs)
     for width, reach in LEVELS:
         of, to = _tile_matches(pairs, homography, width, reach)
@@ -130,7 +137,9 @@ def misfit(rgb: Image, thermal: Image) -> float | None:
     their edges are in the RGB image, as a share of the width. None where the images do not tell,
     as where it is more than `LEVELS` looks for at first.
     """
-    width = rgb.shape[1]
+    height, width = rgb.shape[:2]
+    if max(width, height) > LONGEST * min(width, height):
+        return None
     of, to = _tile_matches([(rgb, thermal)], np.eye(3), *LEVELS[0])
     _, used, _ = _fit(of, to, width)
     if used < max(LEAST_TILES, LEAST_SHARE * len(of)):

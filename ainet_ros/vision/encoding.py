@@ -6,13 +6,19 @@ The encodings are those of ``sensor_msgs/image_encodings``. Inside the project c
 
 from __future__ import annotations
 
+import io
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 
 Image = npt.NDArray[Any]
+
+COMPRESSED = ("PNG", "JPEG", "TIFF", "BMP")
+MOST_PIXELS = 1 << 26
+"""Of a compressed image: more than cameras have. A few bytes can claim to hold any number."""
 
 
 class _Layout(NamedTuple):
@@ -125,18 +131,36 @@ def encode(image: Image, encoding: str) -> tuple[bytes, int]:
 
 
 def decode_compressed(data: Any) -> Image:
-    """Gives the pixels of a ``sensor_msgs/CompressedImage`` (JPEG, PNG, ...).
+    """Gives the pixels of a ``sensor_msgs/CompressedImage``, one of `COMPRESSED`.
 
     Returns:
-        uint8 (height, width, 3) in RGB order, or uint8 or uint16 (height, width).
+        uint8 or uint16, (height, width, 3) in RGB order or (height, width).
 
     Raises:
-        ValueError: the data are not an image.
+        ValueError: the data are not an image, or claim more than `MOST_PIXELS`, for which no
+            memory is taken.
     """
-    raw = np.frombuffer(data, np.uint8)
-    image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED) if raw.size else None
+    raw = np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
+    what = f"compressed image data ({raw.size} bytes)"
+    try:
+        with PIL.Image.open(io.BytesIO(raw.data), formats=COMPRESSED) as header:
+            width, height = header.size
+    except PIL.Image.DecompressionBombError as error:
+        raise ValueError(f"{what} claim more pixels than cameras have: {error}") from None
+    except Exception:  # it has many kinds
+        raise ValueError(f"{what} cannot be decoded: none of {', '.join(COMPRESSED)}") from None
+    if width * height > MOST_PIXELS:
+        raise ValueError(
+            f"{what} claim {width}x{height} pixels, more than the {MOST_PIXELS} that are decoded"
+        )
+    try:
+        image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise ValueError(f"{what} cannot be decoded: {error}") from None
     if image is None:
-        raise ValueError(f"compressed image data ({raw.size} bytes) cannot be decoded")
+        raise ValueError(f"{what} cannot be decoded")
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"{what} hold {image.dtype} pixels: convert them to 8 or 16 bit")
     return from_opencv(image)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 from rosbags.highlevel import AnyReader
+
+from ainet_ros.files import read_yaml
 
 from .bag import PARAMETERS, BagSource, opened
 from .boxes import Boxes
@@ -196,8 +197,9 @@ def _parameters(path: Path) -> dict[str, Any]:
     """Of a recording, or of the one that a part belongs to."""
     for file in (path / PARAMETERS, path.parent / PARAMETERS):
         if file.is_file():
+            values = read_yaml(file)
             try:
-                return dict(yaml.safe_load(file.read_text())["/**"]["ros__parameters"])
-            except (yaml.YAMLError, TypeError, KeyError) as error:
+                return dict(values["/**"]["ros__parameters"])
+            except (TypeError, KeyError, ValueError) as error:
                 raise ValueError(f"{file}: no parameter file: {error}") from error
     return {}

@@ -25,6 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from ainet_ros.files import read_yaml
+
 MODES = ("none", "resize", "homography")
 
 
@@ -32,7 +34,7 @@ def _size(entry: Any, key: str) -> tuple[int, int]:
     if (
         not isinstance(entry, (list, tuple))
         or len(entry) != 2
-        or not all(isinstance(n, int) and n > 0 for n in entry)
+        or not all(type(n) is int and n > 0 for n in entry)
     ):
         raise ValueError(f"{key} must be [width, height] in pixels, not {entry!r}")
     return entry[0], entry[1]
@@ -66,10 +68,7 @@ class Calibration:
             FileNotFoundError: there is no such file.
             ValueError: it is not a calibration file; the message says where.
         """
-        try:
-            entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a YAML file: {error}") from error
+        entries = read_yaml(path)
         keys = {"homography", "rgb_size", "thermal_size"}
         if not isinstance(entries, dict) or not keys <= entries.keys():
             missing = keys - set(entries if isinstance(entries, dict) else ())
@@ -77,7 +76,7 @@ class Calibration:
         try:
             try:
                 matrix = np.array(entries["homography"], np.float64)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise ValueError("homography must be 3 rows of 3 finite numbers") from None
             return cls(
                 matrix,

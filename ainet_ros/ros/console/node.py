@@ -254,9 +254,11 @@ class ConsoleNode(Node):
         try:
             x, y, width, height = (float(value) for value in request["box"])
             stamp = int(request.get("stamp", 0))
-            time_message = Time(nanoseconds=stamp).to_msg() if stamp else TimeMessage()
         except (KeyError, TypeError, ValueError, OverflowError):
             raise Refused("the request has no box") from None
+        if not 0 <= stamp < 2**31 * 10**9:
+            raise Refused("the request has no stamp of an image")
+        time_message = Time(nanoseconds=stamp).to_msg() if stamp else TimeMessage()
         answer = await self._call(
             self._init,
             InitTarget.Request(
@@ -285,6 +287,8 @@ class ConsoleNode(Node):
         if not isinstance(name, str) or name not in fields:
             raise Refused(f"no parameter {name!r}")
         kind = type(fields[name].default)
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise Refused(f"{name}: {value} is too large")
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:

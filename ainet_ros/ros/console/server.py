@@ -29,6 +29,8 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
+from ainet_ros.vision.encoding import decode_compressed, to_rgb
+
 from .access import Access, RateLimit
 
 VIEWS = ("overlay", "rgb", "thermal")
@@ -99,9 +101,10 @@ class Picture(NamedTuple):
         """The JPEG, its width and height halved so often."""
         if not times:
             return self.jpeg
-        image = cv2.imdecode(np.frombuffer(self.jpeg, np.uint8), cv2.IMREAD_COLOR)
-        if image is None:
-            return self.jpeg
+        try:
+            image = np.ascontiguousarray(to_rgb(decode_compressed(self.jpeg))[..., ::-1])
+        except ValueError:
+            return self.jpeg  # the browser's to judge
         size = tuple(max(side >> times, 1) for side in image.shape[1::-1])
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 70])[1].tobytes()
