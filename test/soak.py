@@ -275,7 +275,8 @@ def stress_text(result):
         f"{stress['pairs']} pairs with a tiny network and one of the three took it through "
         "deactivate, clean up, configure and activate each second.\n\n"
         "| asked | times | refused | slowest answer |\n|---|---|---|---|\n"
-        f"{rows}\n\n{total} requests, {stress['targets']} targets. "
+        f"{rows}\n\n{total} requests, each client's after the answer to the one before, together "
+        f"{total / stress['seconds']:.0f} a second; {stress['targets']} targets. "
         + (held if not faults else f"What did not hold:\n\n{faults}")
     )
 
