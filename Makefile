@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 # Everything runs in the virtual environment .venv and the build in install/, both made on demand.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help

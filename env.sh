@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 # Put what `make setup` made on the path of a shell, bash or zsh: source env.sh
 
 if [ -n "${ZSH_VERSION:-}" ]; then

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """`pip install .`: the network, tracker, training, evaluation and `ainet`, without ROS.
 
 colcon does not use this file. Name, version and description are those of package.xml.

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """AINet, an RGB-T object tracker, and its ROS 2 node.
 
 This module imports nothing heavy: ROS tools import it to find ``ainet_ros.msg`` and

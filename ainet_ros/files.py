@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Files that are written whole or not at all, and YAML from anybody."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Options out of files: dataclasses whose values somebody wrote by hand."""
 
 from __future__ import annotations

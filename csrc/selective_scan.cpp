@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: the authors of ainet_ros
 //
 // Selective scan (Mamba, arXiv 2312.00752, section 3) for the CPU, forward and backward:
 //

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The site of the documentation: `make docs`.
 
 Its source is the whole repository, so that a link is the same here as where the files are shown.

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The tracker on a recording, or a generated scene, that plays over and over.
 
 The target is initialised from the recording's true boxes, at each start of the recording.

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 # All benchmarks of docs/performance.md but that of training, one after the other, and their results
 # as JSON in the folder $1. Leave the machine alone meanwhile.
 set -euo pipefail

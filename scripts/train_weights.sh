@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 # Trains shipped weights from the recordings in DATA: OUT/PRESET.safetensors. Started again after a
 # stop, it goes on from the last checkpoint. `make weights` calls it.
 #   scripts/train_weights.sh DATA OUT PRESET    (small_168 or nano)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 # Makes in OUT what the shipped weights are trained on: links to the recordings in DATA, persons of
 # the clips with the boxes of config/train/labels, and generated recordings. What is there stays.
 #   scripts/training_data.sh DATA OUT

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """How much of the package the tests run, from what `coverage` has gathered: `make coverage`."""
 
 import argparse

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """What the documentation tells users to type, checked against the code.
 
 Each check raises ValueError naming what is wrong.

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """What was seen of the faults that were put to the nodes, and its section of a page."""
 
 import os

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The tracker's node with a network that fails on request, for test_faults.py.
 
 The first argument is a file; each run of the network takes its first line: nothing, `memory`

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """`make fuzz`: broken, absurd and hostile input to all that reads input, and what comes of it.
 
 usage: python test/fuzz.py [TARGET ...] [--scale SHARE] [--seed SEED] [--output DIR] [--page PAGE]

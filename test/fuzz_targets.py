@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """What `fuzz.py` fuzzes.
 
 Each target takes an empty folder and is a context that gives its check, and what its tool in

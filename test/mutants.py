@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Whether the tests see a wrong program: `make mutants`.
 
 cosmic-ray changes one thing in the code (a number, a sign, a comparison, a loop that is not

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """A network small enough for a test, whole in its parts."""
 
 import torch

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The page docs/reliability.md, each section of which is written by the command it is about."""
 
 from pathlib import Path

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 # ruff: noqa: E402 - without ROS the rest is not imported
 """Nodes in processes of their own, and a client of them, for the tests."""
 

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """`make soak`: do the nodes hold for an hour, through 1,000 restarts, and asked by many at once?
 
 Three parts: an hour of full load (`soak_load`), the tracker through its states 1,000 times

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """One tracker that is configured, tracks, and is let go of, over and over.
 
 ``python test/soak_cycles.py subscription|weights FILE`` prints how many bytes a library keeps,

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The node at full load for a long time, with an operator, an overlay, a console and a recorder.
 
 Cameras, node and the listener are those of `ainet bench node`.

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """What processes hold in the course of a long run, and whether that grows."""
 
 import contextlib

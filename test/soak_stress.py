@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Requests of all kinds to one tracker at once, from three processes, and what must hold then.
 
 A client asks one thing after another and writes down what it asked, when, and what the answer was.

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """`ainet ablation`, on a very small network, and the page it writes."""
 
 import time

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The benchmarks' layouts, as small trees written here, with their traps."""
 
 import cv2

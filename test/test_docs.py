@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The documentation: the site, the commands, the messages it speaks of, the order of folders."""
 
 import ast

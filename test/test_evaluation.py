@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Runs over benchmarks: what is run, by whom, what it leaves, and the report."""
 
 import dataclasses

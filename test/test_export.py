@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The network as an ONNX file, in ONNX Runtime and in the tracker."""
 
 import sys

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Faults put to running nodes: what the user sees, and that the nodes go on.
 
 The docstring of each test is the fault, in docs/reliability.md too, which `make faults` writes.
@@ -903,8 +904,9 @@ def test_signals_in_each_state(observer, tiny, fault, in_full):
 
 
 INTERRUPTED = """
-import time
+import signal, time
 from ainet_ros.ros.process import ros
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where it is ignored, as after nohup
 with ros(None):
     try:
         print("running", flush=True)

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """`make fuzz` in a short form, and what it has found before."""
 
 import contextlib
@@ -18,6 +19,7 @@ import yaml
 from hypothesis import strategies as st
 from safetensors.torch import save
 
+from ainet_ros.bench.measure import memory_growth
 from ainet_ros.files import MOST_BYTES, read_yaml
 from ainet_ros.network import AINetConfig
 from ainet_ros.tracker import weights
@@ -152,6 +154,18 @@ def test_a_process_that_ends_leaves_its_input(tmp_path, monkeypatch):
 def test_images_that_claim_too_much(data, text):
     with pytest.raises(ValueError, match=text):
         decode_compressed(data)
+
+
+def test_a_part_of_a_png_that_claims_gigabytes_takes_none():
+    data = fuzz_targets.png(7, 5, 8, 0)
+    at = data.index(b"IDAT")
+    data = data[: at - 4] + (1 << 31).to_bytes(4, "big") + data[at:]
+
+    def decode():
+        with pytest.raises(ValueError, match="cannot be decoded"):
+            decode_compressed(data)
+
+    assert memory_growth(decode) < 1 << 28
 
 
 LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 
 """Image messages to arrays and back, with cv_bridge where it works and without."""
 

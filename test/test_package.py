@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The package as its users get it: from `make setup`, from colcon in a workspace, and from pip."""
 
 import importlib.metadata
@@ -30,6 +31,20 @@ SOURCE = (
     "pyproject.toml requirements scripts setup.py srv test weights"
 ).split()
 ROS_PATHS = ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "LD_LIBRARY_PATH", "PYTHONPATH")
+
+
+@pytest.mark.parametrize(
+    "folder", ["ainet_ros", "config", "csrc", "launch", "scripts", "test"], ids=str
+)
+def test_each_file_names_its_licence_and_its_authors(folder):
+    files = [path for path in (ROOT / folder).rglob("*") if path.is_file()]
+    kinds = set(".py .cpp .h .sh .yaml .xml .rviz .html .css .js".split()) | {""}
+    files = [p for p in files if p.suffix in kinds and "__pycache__" not in p.parts]
+    assert files
+    for path in files:
+        head = path.read_text()[:300]
+        assert "SPDX-License-Identifier: Apache-2.0" in head, path
+        assert "SPDX-FileCopyrightText: the authors of ainet_ros" in head, path
 
 
 def ros_environment() -> dict[str, str]:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Pairing by stamp, the filter around it, and the worker that the pairs go to."""
 
 import itertools

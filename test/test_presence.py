@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The score with and without the target: what is cut out, what is asked, the area it gives."""
 
 import itertools

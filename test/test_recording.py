@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Runs of real nodes that the recorder wrote, read back and repeated."""
 
 import os

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 
 """The camera node alone, with the tracker, and the demo that runs both: processes over DDS."""
 

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Generated recordings: the same for a seed, true boxes, and attributes that do what they say."""
 
 import numpy as np

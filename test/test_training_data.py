@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Training samples, on small recordings in the layouts of the real ones."""
 
 import pickle

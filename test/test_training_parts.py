@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Training on benchmarks, on other folders with boxes, and on parts that a configuration names."""
 
 from pathlib import Path

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """What the code never does: build objects out of files, run text as code, go to the network."""
 
 import ast

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Pixels of messages, tone mapping, registration, drawing, video and chart files."""
 
 import cv2

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """What this machine can do at most: the yardstick of the other measurements."""
 
 from __future__ import annotations

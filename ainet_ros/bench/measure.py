@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """How time and memory are measured, and on what machine."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The time of a network by its stages, how near it comes to the machine's limit, and how it grows.
 
 Growth is shown as in the paper's Fig. 5: AINet beside AINet-Transformer, which fuses by attention.

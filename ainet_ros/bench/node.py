@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The node under load: cameras, node and a subscriber, each a process of its own.
 
 Latency is the subscriber's clock less header.stamp when an answer arrives, as in NVIDIA's

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The backends of the selective scan against its step-by-step reference."""
 
 from __future__ import annotations

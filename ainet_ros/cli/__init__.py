@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The `ainet` command. Each subcommand is a module with `add_parser` and `run`."""
 
 from __future__ import annotations

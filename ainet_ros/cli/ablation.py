@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """`ainet ablation`: train the variants of a network alike, and write how they compare."""
 
 from __future__ import annotations

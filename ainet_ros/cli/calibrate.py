@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """`ainet calibrate`: the homography between the cameras, from a recording of both."""
 
 from __future__ import annotations

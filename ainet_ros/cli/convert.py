@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """`ainet convert`: a published checkpoint into a weights file."""
 
 from __future__ import annotations

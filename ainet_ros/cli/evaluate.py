@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """`ainet evaluate`: one-pass evaluation over the sequences of a benchmark."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """`ainet info`: the size and cost of a preset or a weights file."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """`ainet presence`: whether the score tells that the target is there."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """`ainet track`: track one target through a recording, without ROS."""
 
 from __future__ import annotations

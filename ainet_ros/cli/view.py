@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """`ainet view`: a recording, and what the tracker said of it, in Rerun's viewer."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The page of an ablation: what each variant reached, and whether the paper's order holds."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Whether a target that was hidden is found again, and whether a wrong one is.
 
 The target is cut out of both images for a second, as `presence.cut_out` does; when it is back, the

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Precision, normalized precision and success, by the rules of each benchmark's own tools.
 
 `RULES` says how they differ. Where two truths count, that of the RGB image and that of the

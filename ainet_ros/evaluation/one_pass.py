@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """One pass of a tracker over a recording, from the box of its first frame."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """OpenCV's single-camera trackers, to compare with."""
 
 from __future__ import annotations

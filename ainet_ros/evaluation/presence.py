@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Whether the score tells that the target is there: it is asked with the target and without.
 
 A search region is laid at the target's true box in two pictures, the frame as it was recorded and

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Figures of the AINet paper (AAAI 2025), for tables beside our own: PR, NPR and SR in percent.
 
 The paper writes PR and SR for RGBT234's and VTUAV's MPR and MSR.

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The report of an evaluation: Markdown, with pictures beside it."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """A tracker over the sequences of a benchmark, in parallel and resumable.
 
 Each sequence leaves two files in the folder of results: SEQUENCE.txt, x,y,w,h a line a frame as

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Multi-head attention, as the ViT and AINet-Transformer use it."""
 
 from __future__ import annotations

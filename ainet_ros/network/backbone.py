@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The ViT that both modalities share, as OSTrack has it: template and search tokens together."""
 
 from __future__ import annotations

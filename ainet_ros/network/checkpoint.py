@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Names of the published checkpoints, and ours: all weight surgery in one place."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Parameters and multiply-accumulates of a network, counted on one pair."""
 
 from __future__ import annotations

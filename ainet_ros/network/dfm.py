@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The difference-based fusion Mamba (DFM, eqs. 5, 7, 8) and what ablations put in its place."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The CENTER head of OSTrack: a score map, and a size and an offset for every token."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Linear layers in 8-bit integers, for CPUs that multiply those quickest."""
 
 from __future__ import annotations

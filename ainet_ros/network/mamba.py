@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Mamba-1: the selective state-space model that the fusion modules are made of.
 
 Token sequences are (batch, length, channels) throughout: contiguous in the channels, which the

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """AINet: the backbone, a DFM after its layers, the OFM over them, and the head.
 
 "RGBT Tracking via All-layer Multimodal Interactions with Progressive Fusion Mamba", AAAI 2025.

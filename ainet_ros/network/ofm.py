@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The order-dynamic fusion Mamba (OFM, eqs. 9 to 11) and the scans it is made of."""
 
 from __future__ import annotations

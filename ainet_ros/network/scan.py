@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The selective scan of Mamba (Gu and Dao, arXiv 2312.00752), its equations and its backends."""
 
 from __future__ import annotations

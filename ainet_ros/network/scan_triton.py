@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The selective scan as a Triton kernel: for a GPU without mamba_ssm's, forward only.
 
 A program has some channels of one sequence and goes through it in chunks. Within a chunk the steps

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The direction in which a calibrated camera sees a pixel."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """A camera's topic, subscribed as reliably as the camera publishes."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The demo: a camera and the tracker as two processes, and an operator who starts the target.
 
 It leaves an annotated video, the boxes and a summary in a folder. With ``--attach`` it is the

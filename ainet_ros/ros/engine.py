@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The tracker with what stands before it: decoding, tone mapping, registration. One owner."""
 
 from __future__ import annotations

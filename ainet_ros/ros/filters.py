@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The pairing as a filter of message_filters.
 
 Where message_filters is not installed (it has no wheel), a stand-in of the part of its interface

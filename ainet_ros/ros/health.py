@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """How the node fares: what it reports on /diagnostics once a second, and says in its log."""
 
 from __future__ import annotations

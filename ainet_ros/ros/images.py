@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Image messages to and from arrays.
 
 cv_bridge decodes where it is installed and works, `vision.encoding` otherwise; both give the same

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The topics and services of the nodes.
 
 ``python -m ainet_ros.ros.interfaces`` prints `docs/interfaces.md`, with the messages as installed.

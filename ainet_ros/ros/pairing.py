@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Pairing of two streams by stamp: each RGB image with the thermal image nearest to it in time.
 
 Free of ROS, so that it can be tested message by message; `filters.NearestTimePairs` puts it

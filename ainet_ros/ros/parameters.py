@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The parameters of the nodes of `tracker.launch.py`.
 
 ``python -m ainet_ros.ros.parameters yaml`` prints `config/tracker.yaml`, and ``markdown`` prints

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Messages into bags of bounded size, each a part of a recording: FOLDER/TIME/part_NNNNNN."""
 
 from __future__ import annotations

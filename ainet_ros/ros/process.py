@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The beginning and the end of a node's process."""
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ def spin(node: Node, follow: Callable[[], None]) -> None:
             raise
         except ValueError as error:
             node.get_logger().error(f"a request was left out: {error}", throttle_duration_sec=1.0)
-        except Exception:
+        except Exception as error:
+            if interrupted(error):
+                raise
             if rclpy.ok():  # else: a signal came meanwhile
                 node.get_logger().error(traceback.format_exc(), throttle_duration_sec=1.0)
         if time.monotonic() >= due:

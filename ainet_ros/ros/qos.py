@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Quality of service: its overrides by parameter, and what is said where two sides do not fit.
 
 A publisher's history, depth and reliability are the read-only parameters

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The node `recorder`: writes the pairs that the tracker answered, its answers and its events.
 
 It listens as the tracker does, in a process of its own, and keeps images until an answer names

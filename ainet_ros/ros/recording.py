@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """What the node `recorder` is told, and the images that it keeps until they are answered."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The node `replay_camera`: a recording, or a generated scene, as two camera topics.
 
 Beside the images it publishes `~/frame` (std_msgs/Header): the stamp of each RGB image and, as

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """What live parameters change in the tracker and in what stands before it."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """A node's parameters, described once, in a frozen dataclass.
 
 From the dataclass come the ROS descriptors, the check of every value, a parameter file and a page
@@ -140,6 +141,7 @@ def to_yaml(tables: Mapping[str, type[Table]]) -> str:
     """
     lines = [
         "# SPDX-License-Identifier: Apache-2.0",
+        "# SPDX-FileCopyrightText: the authors of ainet_ros",
         "# The values are the defaults.",
     ]
     for node, table in tables.items():

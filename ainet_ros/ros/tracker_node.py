@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The node `ainet`: tracks a target through two cameras' topics.
 
 Each thread owns its state: one spins and runs all callbacks (pairing, parameters, checks); the

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """What the thread that tracks does, and the pairs it may still need.
 
 Executor callbacks only hand over: `Worker.put` a pair, `Worker.call` a function. What the thread

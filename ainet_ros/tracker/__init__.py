@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """A target's state around a network, and the weights that the network comes from."""
 
 from .crop import Box, Window

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Square windows around a box: what the network sees of an image, and the way back.
 
 The window is that of OSTrack and AINet: side = ceil(sqrt(w * h) * factor), centred on the box,

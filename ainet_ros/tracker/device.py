@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Where a network runs, and in which arithmetic."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The network as an ONNX file: for other runtimes, TensorRT among them, and for this tracker."""
 
 from __future__ import annotations

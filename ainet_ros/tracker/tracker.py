@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """A target's state around a network: template, window, score and what they become."""
 
 from __future__ import annotations

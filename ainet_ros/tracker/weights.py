@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Weights files: safetensors with the network's configuration and a digest in the metadata.
 
 Nothing in such a file is code. Tensors may be stored as float16 to halve the file; they are

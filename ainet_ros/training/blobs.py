@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Warm things in thermal images: outlines, and pseudo tracks where the camera stands still.
 
 Nobody labelled these recordings. What is found here is only used where it is plain: one compact

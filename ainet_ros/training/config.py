@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """What a training run is: read from a YAML file in config/train/."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Training samples: a template and a search region of one target in two modalities.
 
 Sample i depends on the seed and on i alone. Three kinds of samples are mixed: a region of a still

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """What happens to cameras: light, noise, blur, and one modality that fails.
 
 Fusion pays only where the network has seen each modality fail while the other went on. A

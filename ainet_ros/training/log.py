@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """What a run says of itself: log.csv, curves.png, and TensorBoard's files where it is there."""
 
 from __future__ import annotations

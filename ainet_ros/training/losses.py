@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The losses of OSTrack and AINet: weighted focal on the score map, GIoU and L1 on the box.
 
 A fourth, not in the paper, makes the highest score tell whether the target is there.

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The parts that training data are made of, as a configuration names them.
 
 Each is a folder (or, of crops, a zip file) under the folder of training data:

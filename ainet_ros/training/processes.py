@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The processes of one training run, as torchrun starts them; without it there is one.
 
 A run comes out the same however many there are: each takes its part of every batch, and what

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The authors' checkpoints: reading them without building what is pickled in them.
 
 A published checkpoint is a `torch.save` dict with the weights under `net`, and under `stats` and

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Reads recordings, once, into the two files of a cache."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The recordings to train on. What a benchmark keeps as image files is read when a sample needs
 it; all else is read once, into a cache that all worker processes map.
 

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Pictures put together from layers: objects cut out of one pair, moving over another.
 
 A picture is (H, W, 4) uint8, RGB and thermal. An affine map is (2, 3) float64 and takes continuous

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The training loop: AdamW on the published losses, checkpoints that resume to the step."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Pretrained plain ViTs as a start for training.
 
 A state dict in timm's layout (timm, DeiT, MAE, DINOv2) as .pth or .safetensors; or the ViT-S/14

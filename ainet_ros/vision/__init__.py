@@ -1,2 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Image helpers around the tracker: sources, thermal tone mapping, registration, drawing."""

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Pairs of images out of rosbag2 bags (MCAP or SQLite), read by the package rosbags.
 
 A recording of the node `recorder` is several bags, its parts, and reads as one. A part that was

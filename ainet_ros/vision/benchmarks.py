@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The RGB-T benchmarks on disk: GTOT, RGBT210, RGBT234, LasHeR and VTUAV.
 
 A sequence is a folder as `sources.open_source` reads it; `truth` has the files of boxes. The

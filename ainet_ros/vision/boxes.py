@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Text files of boxes: a line a frame, x, y, w, h in pixels, x, y the top left corner."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The homography between two cameras, from what both of them show.
 
 A warm thing and a lit thing look alike in the directions of their outlines only, not in which side

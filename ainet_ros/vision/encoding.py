@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Pixels of ROS image messages to and from numpy arrays, without ROS.
 
 The encodings are those of ``sensor_msgs/image_encodings``. Inside the project colour is RGB.
@@ -145,10 +146,13 @@ def decode_compressed(data: Any) -> Image:
     try:
         with PIL.Image.open(io.BytesIO(raw.data), formats=COMPRESSED) as header:
             width, height = header.size
+            header.verify()  # OpenCV takes the memory that the parts of a PNG claim to need
     except PIL.Image.DecompressionBombError as error:
         raise ValueError(f"{what} claim more pixels than cameras have: {error}") from None
     except Exception:  # it has many kinds
-        raise ValueError(f"{what} cannot be decoded: none of {', '.join(COMPRESSED)}") from None
+        raise ValueError(
+            f"{what} cannot be decoded: damaged, or none of {', '.join(COMPRESSED)}"
+        ) from None
     if width * height > MOST_PIXELS:
         raise ValueError(
             f"{what} claim {width}x{height} pixels, more than the {MOST_PIXELS} that are decoded"

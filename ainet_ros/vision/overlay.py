@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The picture that people look at: image, box, score, state and a thermal inset."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """What a tracker said while it was recorded: its answers, its events and its parameters."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Thermal images into the geometry of the RGB images.
 
 A calibration file is YAML::

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Recordings of RGB-T pairs: folders of images, videos and rosbag2 bags."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The true boxes of a recording, in any of the benchmarks' files."""
 
 from __future__ import annotations

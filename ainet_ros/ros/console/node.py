@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The node `console`: a web page on which an operator watches the tracker and starts targets.
 
 The main thread serves pages (`server`); another spins, and alone makes and ends subscriptions.

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The console's web side: the page, and a WebSocket to each page that is open.
 
 All of it runs in one asyncio loop and belongs to it; the ROS side hands over by

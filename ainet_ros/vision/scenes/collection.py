@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """Many generated recordings, each with attributes of its own, laid out as a benchmark."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """What moves and stands in the street, drawn from polygons in metres.
 
 A figure stands at (0, 0) and faces +x; y points up. It is a list of `Part`, painted in order.

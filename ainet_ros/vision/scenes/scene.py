@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """A recording made by the program: a person walks through a street, followed by a camera pair."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: the authors of ainet_ros
 """The backdrop of a scene: sky, houses and ground, painted once in each modality.
 
 A pinhole camera 3.4 m above flat ground, horizon at `HORIZON`; `pixels_per_metre` holds on the

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: the authors of ainet_ros
 // The operator's page. What goes over the socket is described in ../server.py.
 
 const WINDOW_S = 60;
