@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -172,7 +173,9 @@ def test_policy_is_what_running_nodes_use(tmp_path):
                 for page in pages:
                     page.cancel()
 
-        asyncio.run(watch())
+        # The browser's tests leave a loop in this thread.
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, watch()).result()
         for node, entries in found.items():
             assert entries - any_transport(granted(node)) == set()
         client.spin_until(lambda: used(client.node, "operator"), "operator")
