@@ -473,6 +473,15 @@ class Recorder:
         self.thread.join(10)
         assert not self.thread.is_alive()
 
+    def hold(self, numbers):
+        """Hand over pairs; the first is being handled until the gate is open."""
+        first, *others = numbers
+        self.gate.clear()
+        self.worker.put(pair(first), 1)
+        assert self.entered.wait(10)
+        for number in others:
+            self.worker.put(pair(number), 1)
+
     def settle(self):
         """Wait until all that was handed over is done."""
         deadline = time.monotonic() + 10
@@ -486,11 +495,7 @@ class Recorder:
 
 def test_the_newest_pair_is_next():
     with Recorder() as recorder:
-        recorder.gate.clear()
-        recorder.worker.put(pair(1), 1)
-        assert recorder.entered.wait(10)
-        for number in range(2, 6):
-            recorder.worker.put(pair(number), 1)
+        recorder.hold(range(1, 6))
         recorder.gate.set()
         recorder.settle()
         assert recorder.handled == [1, 5]
@@ -499,11 +504,7 @@ def test_the_newest_pair_is_next():
 
 def test_pairs_left_out_are_counted_once_and_anew_after_forget():
     with Recorder() as recorder:
-        recorder.gate.clear()
-        recorder.worker.put(pair(1), 1)
-        assert recorder.entered.wait(10)
-        for number in range(2, 6):
-            recorder.worker.put(pair(number), 1)
+        recorder.hold(range(1, 6))
         entry = recorder.worker.find(1 * MS, 0)
         recorder.gate.set()
         recorder.settle()
@@ -538,9 +539,7 @@ def test_calls_run_in_the_worker_and_give_results_and_errors():
 def test_calls_that_wait_when_the_worker_stops_are_cancelled():
     recorder = Recorder()
     with recorder:
-        recorder.gate.clear()
-        recorder.worker.put(pair(1), 1)
-        assert recorder.entered.wait(10)
+        recorder.hold([1])
         future = recorder.worker.call(lambda: 1)
         recorder.worker.stop()  # within a frame
         assert future.cancelled()
@@ -583,11 +582,7 @@ def test_ctrl_c_ends_the_worker_and_who_waits_for_it():
 
 def test_catch_up_goes_through_the_pairs_kept():
     with Recorder() as recorder:
-        recorder.gate.clear()
-        recorder.worker.put(pair(1), 1)
-        assert recorder.entered.wait(10)
-        for number in range(2, 21):
-            recorder.worker.put(pair(number), 1)
+        recorder.hold(range(1, 21))
         entry = recorder.worker.find(5 * MS, 0)
         future = recorder.worker.call(lambda: recorder.worker.resume_from(entry))
         recorder.gate.set()
