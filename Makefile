@@ -92,7 +92,7 @@ ablation: setup
 	@. ./env.sh && scripts/training_data.sh '$(DATA)' runs/ablation/data \
 	  && ainet scenes runs/ablation/scenes --seed 5000 --count 24 --frames 60 \
 	  && ainet ablation config/ablation.yaml --data runs/ablation/data --sequences runs/ablation/scenes \
-	       --output runs/ablation --page docs/ablation.md
+	       --output runs/ablation --page docs/ablation.md --workers "$$(nproc)"
 
 faults: setup
 	@. ./env.sh && python -m pytest test/test_faults.py --page docs/reliability.md

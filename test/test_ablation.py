@@ -45,16 +45,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(folder: Path) -> list[str]:
+def command(folder: Path, workers: int = 1) -> list[str]:
     return [
         "ablation", str(folder / "plan.yaml"), "--data", str(folder / "data"),
         "--sequences", str(folder / "scenes"), "--output", str(folder / "runs"),
-        "--page", str(folder / "ablation.md"), "--device", "cpu",
+        "--page", str(folder / "ablation.md"), "--device", "cpu", "--workers", str(workers),
     ]  # fmt: skip
 
 
-def test_trains_each_variant_once_and_compares_them(folder: Path) -> None:
-    assert main(command(folder)) == 0
+@pytest.mark.parametrize("workers", [1, 2])
+def test_trains_each_variant_once_and_compares_them(folder: Path, workers: int) -> None:
+    assert main(command(folder, workers)) == 0
     text = (folder / "ablation.md").read_text()
     cells = [
         [cell.strip() for cell in line.split("|")[1:-1]]
@@ -75,7 +76,7 @@ def test_trains_each_variant_once_and_compares_them(folder: Path) -> None:
     checkpoint = folder / "runs" / "ofm-none_1" / "checkpoint.pt"
     made = checkpoint.stat().st_mtime_ns
     started = time.time_ns()
-    assert main(command(folder)) == 0
+    assert main(command(folder, workers)) == 0
     assert checkpoint.stat().st_mtime_ns == made < started
 
 
@@ -95,6 +96,8 @@ def test_bad_configurations_are_named(folder: Path, capsys, change, message) -> 
     error = capsys.readouterr().err
     assert message in error
     assert "plan.yaml" in error
+    assert main(command(folder, workers=0)) == 2
+    assert "0 workers" in capsys.readouterr().err
     (folder / "plan.yaml").unlink()
     assert main(command(folder)) == 2
     assert "no configuration" in capsys.readouterr().err

@@ -8,9 +8,13 @@ import argparse
 import csv
 import hashlib
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from ainet_ros.evaluation.ablation import Cost
@@ -20,6 +24,13 @@ if TYPE_CHECKING:
 
 REPEATS = 15
 """Of a network, to tell its time."""
+
+
+class Reached(NamedTuple):
+    """success: mean area under the success curve. overlap: mean IoU on held-out samples."""
+
+    success: float
+    overlap: float
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -38,6 +49,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--page", type=Path, required=True, help="the Markdown file to write")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="variants trained side by side, which share the cores (default: 1)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -83,12 +101,16 @@ class _Plan:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the subcommand."""
+    from functools import partial
+
     from ainet_ros.evaluation import ablation, published
     from ainet_ros.files import write_whole
     from ainet_ros.network import create
     from ainet_ros.training.run import train
     from ainet_ros.vision.benchmarks import open_benchmark
 
+    if args.workers < 1:
+        raise ValueError(f"{args.workers} workers: there must be one at least")
     plan = _Plan.read(args.config)
     benchmark = open_benchmark(args.sequences, strict=True)
     cache = args.output / "cache"
@@ -99,20 +121,25 @@ def run(args: argparse.Namespace) -> int:
     folders = {name: _slug(options) for name, options in rows}
     success: dict[str, list[float]] = {slug: [] for slug in folders.values()}
     overlap: dict[str, list[float]] = {slug: [] for slug in folders.values()}
+    judge = partial(
+        _train_and_judge,
+        benchmark=benchmark,
+        data=args.data,
+        cache=cache,
+        start=start,
+        device=args.device,
+    )
     # All variants with one seed, then with the next: the page is of use before the end.
     for seed in plan.seeds:
-        for slug, options in {folders[name]: options for name, options in rows}.items():
-            config = plan.variant(options, seed)
-            output = args.output / f"{slug}_{seed}"
-            print(f"{slug}, seed {seed}", file=sys.stderr)
-            train(config, args.data, output, weights=start, cache=cache, device=args.device)
-            success[slug].append(_success(benchmark, output, args.device))
-            overlap[slug].append(_overlap(output))
+        configs = {folders[name]: plan.variant(options, seed) for name, options in rows}
+        outputs = [args.output / f"{slug}_{seed}" for slug in configs]
+        reached = _side_by_side(judge, list(configs.values()), outputs, args.workers)
+        for slug, (success_of, overlap_of) in zip(configs, reached, strict=True):
+            success[slug].append(success_of)
+            overlap[slug].append(overlap_of)
         networks = {
             slug: create(config.preset, **config.network).eval()
-            for slug, config in (
-                (folders[name], plan.variant(options, seed)) for name, options in rows
-            )
+            for slug, config in configs.items()
         }
         paper = {
             name: values[-1]
@@ -149,6 +176,52 @@ def _slug(options: dict[str, Any]) -> str:
     text = "_".join(f"{name}-{value}" for name, value in sorted(options.items())) or "whole"
     safe = "".join(c if c.isalnum() or c in "-_" else "" for c in text)
     return safe if len(safe) < 60 else hashlib.sha256(safe.encode()).hexdigest()[:12]
+
+
+def _side_by_side(
+    judge: Callable[[TrainConfig, Path], Reached],
+    configs: list[TrainConfig],
+    outputs: list[Path],
+    workers: int,
+) -> list[Reached]:
+    """What each run reaches. Small networks gain little from a second core, a second run does."""
+    import torch
+
+    if workers == 1:
+        return [judge(*run) for run in zip(configs, outputs, strict=True)]
+    threads = max(1, torch.get_num_threads() // workers)
+    # Forked processes and the threads of torch do not agree.
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
+    ) as pool:
+        jobs = [pool.submit(judge, *run) for run in zip(configs, outputs, strict=True)]
+        try:
+            return [job.result() for job in jobs]
+        except BrokenProcessPool:
+            raise OSError(
+                f"one of {workers} workers died, for want of memory perhaps; the same command "
+                "goes on where they were: with fewer"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _train_and_judge(
+    config: TrainConfig,
+    output: Path,
+    *,
+    benchmark: Benchmark,
+    data: Path,
+    cache: Path,
+    start: str,
+    device: str,
+) -> Reached:
+    """Train a variant, or go on with it, and say what it reached."""
+    from ainet_ros.training.run import train
+
+    print(output.name, file=sys.stderr)
+    train(config, data, output, weights=start, cache=cache, device=device)
+    return Reached(_success(benchmark, output, device), _overlap(output))
 
 
 def _overlap(output: Path) -> float:
