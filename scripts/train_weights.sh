@@ -23,7 +23,8 @@ last=$preset
 if [ "$preset" = small_168 ]; then
     train small_168_2 --weights small_168/weights.safetensors
     train small_168_3 --weights small_168_2/weights.safetensors
-    last=small_168_3
+    train small_168_4 --weights small_168_3/weights.safetensors
+    last=small_168_4
 fi
 python - "$last/weights.safetensors" "$preset" <<'END'
 import sys

@@ -4,6 +4,7 @@
 """The tracker node as a process, seen from outside."""
 
 import ctypes
+import dataclasses
 import itertools
 import os
 import signal
@@ -32,6 +33,7 @@ from ainet_ros.ros.engine import Engine
 from ainet_ros.ros.images import decode, to_compressed, to_image
 from ainet_ros.ros.pairing import Pair
 from ainet_ros.ros.parameters import TrackerParameters
+from ainet_ros.ros.settings import Settings
 from ainet_ros.tracker import Tracker
 from ainet_ros.tracker.tracker import CONFIRMED_IN
 
@@ -343,6 +345,26 @@ def test_more_targets_than_allowed_are_refused(ros):
     assert "max_targets" in refused.message
     assert ros.track(*PAIRS[1]).target_id == kept
     assert ros.set_parameter("ainet", max_targets=8)[0].successful
+
+
+def test_a_change_of_parameters_leaves_the_thermal_image_as_it_is(tiny):
+    parameters = TrackerParameters(weights=tiny)
+    engine = Engine.load(parameters, itertools.count(1))
+
+    def shown(low: int) -> np.ndarray:
+        rgb = PAIRS[0][0]
+        thermal = np.linspace(low, low + 500, rgb[..., 0].size).astype(np.uint16)
+        images = (
+            to_image(rgb, "rgb8", Header()),
+            to_image(thermal.reshape(rgb.shape[:2]), "mono16", Header()),
+        )
+        answer = engine.process(Pair(*images, 0, 0), 1, images_wanted=True)
+        return answer.images[1]
+
+    cold = shown(20_000)
+    engine.apply(Settings.of(dataclasses.replace(parameters, search_windows=2)))
+    assert np.array_equal(shown(20_000), cold)
+    assert not np.array_equal(shown(22_000), cold)  # which a map without a past would make of it
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("not enough memory: 8 bytes")])

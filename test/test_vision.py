@@ -153,6 +153,16 @@ class TestToneMap:
         tone.reset()
         assert np.array_equal(tone(image), first)
 
+    def test_goes_on_from_a_map_of_the_same_kind_only(self):
+        cold, warm = self.ramp(20_000, 21_000), self.ramp(22_000, 23_000)
+        before = ToneMap()
+        before(cold)
+        same, other = ToneMap(smoothing=0.5), ToneMap(percentiles=(5, 95))
+        for after in (same, other):
+            after.go_on_from(before)
+        assert same(warm).min() > ToneMap()(warm).min()
+        assert np.array_equal(other(warm), ToneMap(percentiles=(5, 95))(warm))
+
     def test_fixed_and_minmax(self):
         image = np.array([[100, 200, 300]], np.uint16)
         assert ToneMap("fixed", limits=(100, 200))(image).tolist() == [[0, 255, 255]]

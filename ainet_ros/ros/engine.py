@@ -100,6 +100,7 @@ class Engine:
         self._followed: dict[int, Followed] = {}
         self._ids = ids
         self._rgb_size: tuple[int, int] | None = None  # height, width of the last RGB image
+        self._tone_map = settings.tone_map
         self.apply(settings)
 
     @classmethod
@@ -129,6 +130,8 @@ class Engine:
 
     def apply(self, settings: Settings) -> None:
         """Take new settings from the next pair on."""
+        # Else a change of any parameter would have the thermal image flicker.
+        settings.tone_map.go_on_from(self._tone_map)
         self._tone_map = settings.tone_map
         self._registration = settings.registration
         self._tracker.set_thresholds(*settings.thresholds)

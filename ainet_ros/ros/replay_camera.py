@@ -26,6 +26,7 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
+from rclpy.serialization import serialize_message
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -113,7 +114,9 @@ class Shot(NamedTuple):
     """`time.monotonic`."""
     order: int
     """Among those of the same time."""
-    messages: list[tuple[Publisher[Any], Any]]
+    messages: list[tuple[Publisher[Any], bytes]]
+    """Serialized, so that they leave at their time as a driver's would: a second camera in Python
+    would wait for the first one's image to be turned into bytes."""
 
 
 def thermal_as(image: npt.NDArray[Any], encoding: str) -> tuple[npt.NDArray[Any], str]:
@@ -184,7 +187,8 @@ class ReplayCamera(Node):
                 shot_due = due + offset + self._jitter()
                 # The stamp is when it is due, so that an offset of 0 gives equal stamps.
                 stamp = Time(nanoseconds=now_ns + round((shot_due - now) * 1e9)).to_msg()
-                heapq.heappush(waiting, Shot(shot_due, order, messages(stamp)))
+                shot = [(to, serialize_message(message)) for to, message in messages(stamp)]
+                heapq.heappush(waiting, Shot(shot_due, order, shot))
             due = max(due + self._period, time.monotonic())
             self._executor.spin_once(timeout_sec=0.0)  # where there is no time, requests are heard
             self._publish_until(due - self._period / 2, waiting)

@@ -59,6 +59,12 @@ class ToneMap:
         """Forgets the past images."""
         self._limits = None
 
+    def go_on_from(self, before: ToneMap) -> None:
+        """Takes over the past images of a map of the same mode and percentiles."""
+        same = self._mode == before._mode
+        if same and np.array_equal(self._percentiles, before._percentiles):
+            self._limits = before._limits
+
     def __call__(self, image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Maps one image.
 
