@@ -92,6 +92,7 @@ class Rig:
         self._node_id = self.processes.start("tracker_node", {**parameters, **always}).pid
         self.cameras(SLOW)
         self.wait("answer of the node", lambda: bool(self.listener.answers))
+        self.wait("service of the node", self.listener.init.service_is_ready)
         x, y, width, height = (float(v) for v in self.truth)
         box = Box(x=x, y=y, width=width, height=height)
         answer = self.listener.init.call_async(InitTarget.Request(box=box))
