@@ -27,7 +27,7 @@ DEFAULT = "nano"
 LOST_BELOW, FOUND_ABOVE = 0.4, 0.6
 """Scores at which a target is given up, and believed again."""
 THRESHOLDS = {"small_168": (0.2, 0.35)}
-"""The same for shipped weights that score lower: their training had the loss of presence last."""
+"""The same for shipped weights whose scores are lower, of targets that are there too."""
 FORMAT = "ainet_ros 1"
 
 
