@@ -137,7 +137,7 @@ def try_part(part, count, workers):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=100, help="changes of each part")
+    parser.add_argument("--count", type=int, default=60, help="changes of each part")
     parser.add_argument("--parts", nargs="+", choices=[part.name for part in PARTS])
     parser.add_argument("--page", type=Path, help="page to write the section 'mutants' of")
     arguments = parser.parse_args()

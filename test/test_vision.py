@@ -56,6 +56,7 @@ class TestEncoding:
         for given in (whole, whole[:-3]):  # some cameras leave out the last padding
             image = encoding.decode(given, 5, 7, name, step + 3, False)
             assert np.array_equal(image, IMAGES[name])
+            assert cv2.resize(image, (14, 10)).dtype == image.dtype  # OpenCV is particular
 
     def test_big_endian(self):
         image = encoding.decode(COUNTS.astype(">u2").tobytes(), 5, 7, "mono16", 14, True)

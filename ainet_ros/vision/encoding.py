@@ -58,8 +58,9 @@ def decode(
 ) -> Image:
     """Gives the pixels of a ``sensor_msgs/Image``.
 
-    The result is a view of `data` (read-only where `data` is) except for big-endian 16-bit
-    pixels, which are copied. Alpha is dropped; padding at the end of rows is skipped.
+    The result is a view of `data` (read-only where `data` is) except for 16-bit pixels that are
+    big-endian or in rows of odd length, which are copied. Alpha is dropped; padding at the end of
+    rows is skipped.
 
     Args:
         data: a buffer of at least `height` * `step` bytes less the last row's padding.
@@ -98,7 +99,8 @@ def decode(
         strides=(step, pixel, dtype.itemsize),
     )
     if layout.channels == 1:
-        return image[..., 0].astype(layout.dtype, copy=False)
+        odd = step % dtype.itemsize != 0  # OpenCV takes no array of such rows
+        return image[..., 0].astype(layout.dtype, copy=odd)
     return image[..., 2::-1] if layout.bgr else image[..., :3]
 
 
