@@ -4,16 +4,21 @@
 
 import dataclasses
 import json
+import math
 import zlib
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import tiny
 
 from ainet_ros.network import PRESETS, AINetConfig, checkpoint, create
 from ainet_ros.network.cost import count
+from ainet_ros.network.dfm import CrossAttentionFusion
 from ainet_ros.network.int8 import Int8Linear, quantize
+from ainet_ros.network.mamba import Mamba
+from ainet_ros.network.model import BoxPrompt
 from ainet_ros.network.ofm import straight_through_permutation
 
 
@@ -124,6 +129,26 @@ def test_positions_are_resized_bilinearly():
     assert torch.allclose(middle.diff(dim=0), torch.full((11, 12), 0.5), atol=1e-5)
 
 
+@pytest.mark.parametrize("class_tokens", [0, 1])
+def test_a_class_token_has_no_place_among_the_patches(class_tokens):
+    config = tiny().config
+    places = torch.full((1, 9, config.channels), 2.0)
+    token = torch.full((1, class_tokens, config.channels), 50.0)
+    ours = checkpoint.from_vit({"pos_embed": torch.cat([token, places], dim=1)}, config)
+    for part, tokens in (("z", config.template_tokens), ("x", config.search_tokens)):
+        embedded = ours[f"backbone.pos_embed_{part}"]
+        assert torch.allclose(embedded, torch.full((1, tokens, config.channels), 2.0))
+
+
+def test_counts_of_the_convolution():
+    network = tiny(ofm="none")
+    tokens = network.config.template_tokens + network.config.search_tokens
+    wider = tiny(ofm="none", d_conv=network.config.d_conv + 1)
+    grown = count(wider).stages["DFM"].macs - count(network).stages["DFM"].macs
+    # One multiply-accumulate for each channel of each token and further tap.
+    assert grown == len(network.config.interaction_layers) * tokens * network.config.channels
+
+
 def test_counts_of_the_published_network():
     cost = count(create("base_256"))
     assert cost.stages["DFM"].parameters == 36_827_136
@@ -211,6 +236,41 @@ def test_box_prompt_uses_the_box():
         assert not torch.equal(
             network(template, search, BOX).score_map, network(template, search, wide).score_map
         )
+
+
+def test_box_prompt_tells_how_much_of_a_token_the_box_covers():
+    prompt = BoxPrompt(PRESETS["small"])
+    with torch.no_grad():
+        prompt.embed.weight.copy_(torch.eye(prompt.embed.out_features, 3))
+        told = prompt(torch.tensor([[0.5, 0.375, 2.5 / prompt.side, 0.25]]))
+    told = told.unflatten(1, (prompt.side, prompt.side))[0, ..., :3]  # (side, side, 3)
+    middle = prompt.side // 2
+    columns, rows = torch.zeros(prompt.side), torch.zeros(prompt.side)
+    columns[middle - 2 : middle + 2] = torch.tensor([0.25, 1.0, 1.0, 0.25])
+    rows[prompt.side // 4 : middle] = 1
+    assert torch.allclose(told[..., 0], torch.outer(rows, columns), atol=1e-5)
+    assert torch.allclose(told[middle - 1, middle, 1:].exp(), torch.tensor([5 / prompt.side, 0.5]))
+
+
+def test_cross_attention_adds_what_the_other_modality_tells():
+    fusion = CrossAttentionFusion(tiny().config).eval()
+    rgb, thermal, other = torch.randn(3, 2, 6, 48).unbind()
+    with torch.no_grad():
+        fusion.attention.proj.bias.zero_()
+        told = fusion(rgb, thermal)[0] - rgb
+        assert not torch.allclose(told, fusion(rgb, other)[0] - rgb, atol=1e-3)
+        swapped = fusion(thermal, rgb)[1] - rgb  # one attention for both
+        assert torch.allclose(told, swapped, atol=1e-5)
+        fusion.attention.proj.weight.mul_(2)
+        assert torch.allclose(fusion(rgb, thermal)[0] - rgb, 2 * told, atol=1e-5)
+
+
+def test_a_mamba_starts_with_steps_of_a_thousandth_to_a_tenth():
+    torch.manual_seed(0)
+    steps = F.softplus(Mamba(2000, 4, 3, 8).ssm.dt_proj.bias)
+    assert 1e-3 <= steps.min() < 1.1e-3
+    assert 9e-2 < steps.max() <= 1e-1
+    assert steps.log().mean().item() == pytest.approx(math.log(1e-2), abs=0.1)
 
 
 def test_straight_through_order_is_hard_forward_and_reaches_the_order_net():

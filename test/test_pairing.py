@@ -104,6 +104,38 @@ def test_offset_is_added_to_the_thermal_stamps_and_theirs_are_given_out():
     assert pairing.newest_difference_ns == 0
 
 
+@pytest.mark.parametrize(("slop", "expected"), [(50, [(100, 1070)]), (25, [])])
+def test_where_the_nearest_belongs_to_the_next_the_one_before_it_is_taken(slop, expected):
+    pairing = NearestTime(50 * MS, 5, offset_ns=-1000 * MS)
+    assert feed(pairing, [(THERMAL, 1070), (THERMAL, 1125), (RGB, 100)]) == []
+    pairing.slop_ns = slop * MS  # it may be changed while messages wait
+    assert stamps(feed(pairing, [(RGB, 130)])) == [*expected, (130, 1125)]
+    assert pairing.counts.rgb.unmatched == 1 - len(expected)
+
+
+def test_what_can_find_no_partner_does_not_wait():
+    pairing = NearestTime(20 * MS, 5)
+    assert feed(pairing, [(THERMAL, 0), (THERMAL, 400), (RGB, 200)]) == []
+    assert pairing.counts.rgb.unmatched == pairing.counts.thermal.unmatched == 1
+    assert stamps(feed(pairing, [(RGB, 400)])) == [(400, 400)]
+
+
+def test_the_newest_stamp_once_more_after_a_late_one_is_late_too():
+    pairing = NearestTime(20 * MS, 5)
+    arrivals = interleaved([0, 33, 66], [0, 33, 66])
+    assert len(feed(pairing, arrivals)) == 3
+    assert feed(pairing, [(RGB, 33), (RGB, 66), (THERMAL, 80)]) == []
+    assert pairing.counts.rgb.late == 2
+
+
+def test_a_silent_stream_is_waited_for_with_few_messages():
+    pairing = NearestTime(20 * MS, 3)
+    feed(pairing, [(RGB, 0), (RGB, 33)])
+    assert len(pairing) == 2
+    feed(pairing, [(RGB, 66)])
+    assert len(pairing) == 1
+
+
 @pytest.mark.parametrize("living", [RGB, THERMAL])
 def test_a_dead_stream_keeps_one_message_of_the_other(living):
     pairing = NearestTime(20 * MS, 10)

@@ -289,15 +289,18 @@ def test_a_lost_target_is_looked_for_all_over_the_image():
 
 
 def test_places_around_are_in_the_image_nearest_first():
-    box = (100.0, 50.0, 16.0, 16.0)
+    box = (100.0, 70.0, 16.0, 16.0)
     places = places_around(box, 320, 240)
     centres = np.array([(x + w / 2, y + h / 2) for x, y, w, h in places])
     assert (centres >= 0).all()
     assert (centres <= (320, 240)).all()
-    distance = np.hypot(*(centres - (108, 58)).T)
+    distance = np.hypot(*(centres - (108, 78)).T)
     assert (np.diff(distance) >= -1e-9).all()
     assert distance[0] == 32
-    assert len(places) == 10 * 7 - 1
+    assert len(places) == 10 * 8 - 1
+    # In each direction the last one whose centre is in the image.
+    assert centres.min(axis=0).tolist() == [12, 14]
+    assert centres.max(axis=0).tolist() == [300, 238]
     assert places_around((0, 0, 320, 240), 320, 240) == ()
     assert len(places_around((0, 0, 1, 1), 3840, 2160)) <= 257**2  # of a speck they lie apart
 
@@ -347,6 +350,8 @@ def test_a_view_of_a_larger_image_is_taken_as_it_is():
         ((10, 10, 5), "four"),
         ((400, 10, 5, 5), "outside the image of 320x240"),
         ((0, 0, 30_000, 20_000), "larger than the image of 320x240"),
+        ((0, 0, 321.5, 20), "larger than the image of 320x240"),
+        ((0, 0, 20, 241.5), "larger than the image of 320x240"),
         ((-10, 10, 10, 5), "outside"),
     ],
 )
@@ -367,6 +372,7 @@ def test_bad_boxes_say_why_and_leave_the_old_target(box, message):
         (lambda r, t: (r, t.astype(np.uint16)), "thermal image must be a uint8 array, got uint16"),
         (lambda r, t: (r[..., 0], t), r"rgb image must be \(H, W, 3\)"),
         (lambda r, t: (r, t[None]), "thermal image must be"),
+        (lambda r, t: (np.stack([r, r, r], axis=2), t), r"rgb image must be \(H, W, 3\)"),
         (lambda r, t: (r, t[:100]), "differ in size"),
         (lambda r, t: (r[:0], t[:0]), "rgb image is empty"),
         (lambda r, t: (None, t), "NoneType"),
@@ -379,6 +385,12 @@ def test_bad_images_say_which_and_why(change, message):
     with pytest.raises(ValueError, match=message):
         tracker.track(*change(rgb, thermal))
     assert tracker.track(rgb, thermal).state is State.TRACKING
+
+
+def test_a_box_may_be_as_large_as_the_image():
+    tracker = Tracker(Scripted())
+    tracker.init(*images(), (0, 0, 320.5, 240.5))  # drawn on a scaled picture, say
+    assert tracker.track(*images()).state is State.TRACKING
 
 
 def test_tracking_needs_a_target_and_sane_thresholds():
@@ -423,6 +435,19 @@ def test_auto_precision_is_what_the_cpu_has_instructions_for(
     assert device.resolve_precision("auto", torch.device("cuda")) is torch.float32
     assert device.resolve_precision("bfloat16", torch.device("cpu")) is torch.bfloat16
     assert device.resolve_precision("float32", torch.device("cpu")) is torch.float32
+
+
+def test_devices_by_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device.resolve("cpu") == device.resolve("auto") == torch.device("cpu")
+    for name in ("cuda", "cuda:1"):
+        with pytest.raises(ValueError, match=f"device {name}: torch finds no CUDA GPU"):
+            device.resolve(name)
+    with pytest.raises(ValueError, match="'gpu' is none of"):
+        device.resolve("gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device.resolve("auto") == torch.device("cuda")
+    assert device.resolve("cuda:1") == torch.device("cuda:1")
 
 
 def test_unknown_precision_is_refused():
