@@ -124,7 +124,7 @@ def attempt(part, mutation, timeout_s):
 def try_part(part, count, workers):
     """How many changes there are, how many were tried, and how many of those no test noticed."""
     every = mutations(part)
-    sample = random.Random(0).sample(every, min(count, len(every)))
+    sample = random.Random(1).sample(every, min(count, len(every)))
     timeout_s = PATIENCE * workers.submit(unchanged, part).result()
     jobs = [workers.submit(attempt, part, mutation, timeout_s) for mutation in sample]
     missed = 0
