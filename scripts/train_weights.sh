@@ -6,7 +6,7 @@
 #   scripts/train_weights.sh DATA OUT PRESET    (small_168 or nano)
 set -euo pipefail
 if [ $# != 3 ] || [ ! -d "$1" ] || [[ ! $3 =~ ^(small_168|nano)$ ]]; then
-    sed -n '3,5s/^# *//p' "$0" >&2
+    sed -n '4,6s/^# *//p' "$0" >&2
     exit 2
 fi
 preset=$3

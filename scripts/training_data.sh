@@ -5,7 +5,7 @@
 # the clips with the boxes of config/train/labels, and generated recordings. What is there stays.
 #   scripts/training_data.sh DATA OUT
 set -euo pipefail
-[ $# = 2 ] && [ -d "$1" ] || { sed -n '3,5s/^# *//p' "$0" >&2; exit 2; }
+[ $# = 2 ] && [ -d "$1" ] || { sed -n '4,6s/^# *//p' "$0" >&2; exit 2; }
 labels=$(cd "$(dirname "$0")/../config/train/labels" && pwd)
 data=$(cd "$1" && pwd)
 mkdir -p "$2"

@@ -85,6 +85,8 @@ def test_trains_each_variant_once_and_compares_them(folder: Path, workers: int) 
     [
         ({"seeds": None}, "expected run, seeds, start, tables"),
         ({"start": {"speed": 3}}, "unknown options"),
+        ({"seeds": 3}, "seeds are a list"),
+        ({"tables": {"A": {"x": {"ofm": "none"}}, "B": {"x": {"dfm": "none"}}}}, "called 'x'"),
     ],
 )
 def test_bad_configurations_are_named(folder: Path, capsys, change, message) -> None:
@@ -93,6 +95,7 @@ def test_bad_configurations_are_named(folder: Path, capsys, change, message) -> 
     plan = {name: value for name, value in plan.items() if value is not None}
     (folder / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
     assert main(command(folder)) == 2
+    assert not (folder / "runs").exists()  # nothing was trained before it was seen
     error = capsys.readouterr().err
     assert message in error
     assert "plan.yaml" in error

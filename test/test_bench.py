@@ -156,8 +156,8 @@ def test_step_by_step_takes_the_reference_scan_and_nothing_else(monkeypatch):
 
 def test_growth_is_measured_drawn_and_stops_at_the_memory(monkeypatch, tmp_path, capsys):
     weights.save(tiny(), tmp_path / "tiny.safetensors")
-    monkeypatch.setattr(network, "LAYERS", (1, 4))
-    monkeypatch.setattr(network, "RESOLUTIONS", (56, 112))
+    monkeypatch.setattr(network, "LAYERS", (1, 4, 6))  # of a depth of 4
+    monkeypatch.setattr(network, "RESOLUTIONS", (60, 112))  # of patches of 14
     monkeypatch.setattr(network, "available_memory", lambda: 2**20)
     command = "network", str(tmp_path / "tiny.safetensors"), "--repeats", "1"
     picture = tmp_path / "growth.png"

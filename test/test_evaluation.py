@@ -113,6 +113,13 @@ class TestRunner:
         assert len(run.started) == 3
         assert runner.read(run.results, run.sequences[0]).maker == {"tracker": "other"}
 
+    def test_results_from_another_start_are_run_again(self, root):
+        run = Run(root)
+        run()
+        run.sequences[1] = dataclasses.replace(run.sequences[1], start=np.array([11.0, 2, 9, 9]))
+        run()
+        assert run.started == ["11"]
+
     def test_results_that_do_not_say_who_made_them_are_taken(self, root):
         run = Run(root)
         run.results.mkdir()

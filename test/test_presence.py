@@ -4,6 +4,7 @@
 
 import itertools
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -85,6 +86,15 @@ def test_asks_at_the_true_box(scene, monkeypatch):
     assert found.present.tolist() == [0.4, 0.4]
     assert found.absent.tolist() == [0.5, 0.5]
     assert found.auroc == 0
+
+
+def test_frames_beyond_the_labels_are_not_asked_for(scene, tmp_path):
+    folder = shutil.copytree(scene, tmp_path / "scene")
+    for name in ("visible", "infrared"):
+        labels = (folder / f"{name}.txt").read_text().splitlines(keepends=True)
+        (folder / f"{name}.txt").write_text("".join(labels[:4]))
+    (sequence,) = open_benchmark(folder).sequences
+    assert len(scores(Tracker(tiny()), sequence, every=3).present) == 1
 
 
 def test_command_prints_what_the_frames_gave(scene, tmp_path, capsys):

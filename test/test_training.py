@@ -68,6 +68,38 @@ def test_heat_is_one_at_the_centre_and_zero_without_a_target():
     assert not heat[1].any()
 
 
+def published_heat(box, side):
+    """As OSTrack's code has it, cell by cell."""
+    cx, cy, w, h = (side * value for value in box)
+    b, c = -2 * 0.7 * (w + h), (0.7 - 1) * w * h
+    radius = int((b + math.sqrt(b * b - 4 * 4 * 0.7 * c)) / 2)
+    column, row, sigma = round(cx), round(cy), (2 * radius + 1) / 6
+    heat = torch.zeros(side, side)
+    for y in range(max(0, row - radius), min(side, row + radius + 1)):
+        for x in range(max(0, column - radius), min(side, column + radius + 1)):
+            heat[y, x] = math.exp(-((x - column) ** 2 + (y - row) ** 2) / (2 * sigma**2))
+    return heat
+
+
+@pytest.mark.parametrize(
+    "box", [(0.55, 0.31, 0.25, 0.25), (0.2, 0.47, 0.4, 0.9), (0.99, 0.5, 0.3, 0.3)]
+)
+def test_published_heat_is_that_of_the_code(box):
+    heat = L.published_targets(torch.tensor([box]), torch.tensor([True]), 16)
+    assert torch.allclose(heat[0, 0], published_heat(box, 16), atol=1e-6)
+
+
+def test_published_truth_is_cut_to_the_search_region():
+    score = torch.full((1, 1, 8, 8), 0.1)
+    score[0, 0, 4, 0] = 0.9
+    box, present = torch.tensor([[0.0625, 0.5625, 0.325, 0.4]]), torch.tensor([True])
+    cut = torch.tensor([[0.1125, 0.5625, 0.225, 0.4]])
+    found = output(score, size=(0.225, 0.4), offset=(0.9, 0.5))
+    assert L.losses(found, box, present, L.LossWeights(), "peak", "published").iou > 0.999
+    assert L.losses(found, box, present, L.LossWeights(), "peak").iou < 0.75
+    assert L.losses(found, cut, present, L.LossWeights(), "peak").iou > 0.999
+
+
 def output(score, size=(0.2, 0.4), offset=(0.5, 0.5), side=8):
     expand = lambda v: torch.tensor(v)[None, :, None, None].expand(1, 2, side, side)  # noqa: E731
     return Output(score, expand(size), expand(offset), None, None, None, None)
@@ -197,10 +229,23 @@ def test_tensorboard_shows_what_the_log_says(tmp_path):
     assert {"iou", "validation_iou", "lr"} <= set(events.Tags()["scalars"])
 
 
+def test_a_gradient_that_is_no_number_ends_the_run_and_not_its_checkpoint(tmp_path, monkeypatch):
+    train(tmp_path, dataclasses.replace(CONFIG, steps=3))
+    kept = (tmp_path / "checkpoint.pt").read_bytes()
+    monkeypatch.setattr(
+        "ainet_ros.training.trainer.nn.utils.clip_grad_norm_", lambda *_: torch.tensor(math.nan)
+    )
+    with pytest.raises(ValueError, match="step 1: the gradient is nan"):
+        train(tmp_path / "other")
+    monkeypatch.undo()
+    assert (tmp_path / "checkpoint.pt").read_bytes() == kept
+    assert not (tmp_path / "other" / "checkpoint.pt").exists()
+
+
 def test_without_tensorboard_a_run_says_so_once(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     train(tmp_path)
-    assert sum("ainet_ros[train]" in message for message in caplog.messages) == 1
+    assert sum("pip install tensorboard" in message for message in caplog.messages) == 1
     assert (tmp_path / "log.csv").exists()
     assert cv2.imread(str(tmp_path / "curves.png")).shape[2] == 3
 
@@ -438,3 +483,9 @@ def test_what_cannot_be_trained_on_is_named(tmp_path, capsys):
     config.write_text("preset: small\nsteps: 1\ndata: {colour: 1}\n")
     assert main(arguments) == 2
     assert "data: unknown options ['colour']" in capsys.readouterr().err
+    config.write_text("preset: small\nsteps: 1\ndata: {cache: elsewhere}\n")  # an option of train
+    assert main(arguments) == 2
+    assert "data: unknown options ['cache']" in capsys.readouterr().err
+    config.write_text("preset: small\nsteps: 1\nsave_every: 0\n")
+    assert main(arguments) == 2
+    assert "save_every 0 must be at least 1" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from ainet_ros.training.config import TrainConfig
 from ainet_ros.training.data import TrainingData
 from ainet_ros.training.parts import CROPS, STILLS, VIDEOS, Parts
 from ainet_ros.training.recordings import Recordings, Unreadable
+from ainet_ros.vision.thermal import ToneMap
 
 ROOT = Path(__file__).resolve().parents[1]
 EXACT = dict(
@@ -70,7 +71,8 @@ def test_a_benchmarks_images_are_read_when_they_are_needed(lasher: Path) -> None
     assert image.shape == (120, 160, 4)
     assert red(image) == tuple(track.boxes[5]) == (30, 50, 20, 20)
     assert (image[..., 3] == 50).all()
-    assert (lasher.parent / "cache" / "pixels.bin").stat().st_size == 0
+    (pixels,) = (lasher.parent / "cache").glob("*.bin")
+    assert pixels.stat().st_size == 0
 
     samples = TrainingData(lasher, cache=lasher.parent / "cache", videos={"lasher": 1.0}, **EXACT)
     for i in range(10):
@@ -126,7 +128,8 @@ def test_a_small_copy_is_kept_on_request(tmp_path: Path, kind: str) -> None:
 def test_one_modality_as_images(tmp_path: Path, modality: str) -> None:
     stream = {"rgb": "visible", "thermal": "ir"}[modality]
     for k in range(6):
-        write(tmp_path / "data/single/run" / stream / f"{k}.png", frame(k))
+        write(tmp_path / "data/single/run" / stream / f"{k + 7}.png", frame(k))  # 9 before 10
+    (tmp_path / "data/single/run" / stream / "Thumbs.db").write_bytes(b"no image")
     truth = "".join(f"{20 + 2 * k},50,20,20\n" for k in range(6))
     (tmp_path / "data/single/run/groundtruth.txt").write_text(truth)
     videos = {"single": {"modality": modality, "every": 2}}
@@ -134,6 +137,9 @@ def test_one_modality_as_images(tmp_path: Path, modality: str) -> None:
     (track,) = found.tracks
     assert track.frames == [0, 2, 4]
     assert found.frame(track, 0).shape == (120, 160, 3 if modality == "rgb" else 1)
+    for number, k in enumerate(track.frames):
+        expected = frame(k) if modality == "rgb" else reading.grey(frame(k))
+        assert np.array_equal(found.frame(track, number).squeeze(), expected)
     samples = TrainingData(tmp_path / "data", cache=tmp_path / "c", videos=videos, **EXACT)
     assert samples[0]["search"].float().std() > 0
 
@@ -155,6 +161,27 @@ def test_crops_of_a_folder_and_of_a_new_class(tmp_path: Path) -> None:
     assert set(samples.cutouts) == {"boat"}
     assert samples.mix == {"still": 0, "paste": 1, "video": 0}
     assert samples[0]["search"].float().std() > 0
+
+
+def test_thermal_counts_are_seen_as_the_tracker_sees_them(tmp_path: Path) -> None:
+    counts = (7400 + 10 * textured(3)[..., 0].astype(np.uint16)).astype(np.uint16)
+    write(tmp_path / "data/places/visible/0.png", textured(3))
+    (tmp_path / "data/places/infrared").mkdir()
+    cv2.imwrite(str(tmp_path / "data/places/infrared/0.png"), counts)
+    found = open_parts(tmp_path / "data", stills={"places": {"validation": 0.0}})
+    assert np.array_equal(found.image(found.stills[0].image)[..., 3], ToneMap()(counts))
+
+
+def test_crops_that_are_no_zip_file_are_named(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/crops.zip").write_bytes(b"half of a download")
+    for k in range(4):
+        for stream in ("visible", "infrared"):
+            write(tmp_path / "data/places" / stream / f"{k}.png", textured(50 + k))
+    found = open_parts(
+        tmp_path / "data", stills={"places": {"validation": 0.0}}, crops=["crops.zip"]
+    )
+    assert any("crops.zip: neither a folder nor a zip file" in p for p in found.problems)
 
 
 def test_a_broken_image_is_named_and_another_one_taken(
@@ -206,6 +233,12 @@ def test_the_evaluation_recordings_are_no_benchmark_to_train_on(tmp_path: Path) 
     (tmp_path / "data/mine").symlink_to(tmp_path / "rgbt_eval")
     with pytest.raises(ValueError, match="rgbt_eval is for evaluation only"):
         open_parts(tmp_path / "data", videos={"mine": 1.0})
+    with pytest.raises(ValueError, match="rgbt_eval is for evaluation only"):
+        open_parts(tmp_path, videos={".": 1.0})
+    sequence(tmp_path / "data/yours/walk")
+    (tmp_path / "data/yours/run").symlink_to(tmp_path / "rgbt_eval/run")
+    with pytest.raises(ValueError, match="rgbt_eval is for evaluation only"):
+        open_parts(tmp_path / "data", videos={"yours": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -215,6 +248,8 @@ def test_the_evaluation_recordings_are_no_benchmark_to_train_on(tmp_path: Path) 
         ({"videos": {"a": {"modality": "sonar"}}}, "videos: a: modality 'sonar' is none of"),
         ({"videos": {"a": {"modality": "rgb", "labels": "warm"}}}, "videos: a: labels 'warm'"),
         ({"videos": {"a": {"validation": "b"}}}, "videos: a: validation is a share or a list"),
+        ({"videos": {"a": {"validation": [39785]}}}, "39785 is no name: write it in quotes"),
+        ({"crops": "objects.zip"}, r"crops: expected a list, \[objects.zip\]"),
         ({"stills": {"a": {"warm": True, "every": 2}}}, "stills: a: .*every"),
         ({"stills": {"a": "much"}}, "stills: a: could not convert"),
     ],
@@ -266,6 +301,7 @@ def test_the_published_recipe(size: int) -> None:
     assert vars(config.losses) == {"giou": 2.0, "l1": 5.0, "focal": 1.0, "presence": 0.0}
     assert config.preset == f"base_{size}"
     assert (config.dfm_lr, config.frozen_blocks, config.ema) == (None, 0, 0.0)
+    assert config.truth_as == "published"
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def write_run(folder):
 def test_without_rerun(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "rerun", None)
     assert main(["view", str(tmp_path)]) == 2
-    assert "pip install ainet_ros[view]" in capsys.readouterr().err
+    assert "pip install rerun-sdk" in capsys.readouterr().err
 
 
 def test_what_cannot_be_shown_or_written(tmp_path, capsys):

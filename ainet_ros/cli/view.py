@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         import rerun.blueprint as layout
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"recordings are shown by the package rerun-sdk: pip install ainet_ros[view] ({error})"
+            f"recordings are shown by the package rerun-sdk: pip install rerun-sdk ({error})"
         ) from error
     import numpy as np
     from tqdm import tqdm

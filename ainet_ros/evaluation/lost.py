@@ -75,8 +75,9 @@ def trials(tracker: Tracker, sequence: Sequence) -> Iterator[Trial]:
         pairs.append((frame.rgb, registration.warp(tone_map(frame.thermal), size)))
     second = max(1, round(sequence.source.rate))
     random = np.random.default_rng(0)
-    for start in range(0, len(pairs) - LEAD - second - LEAST_AFTER, EVERY):
-        end = min(len(pairs), start + 1 + LEAD + 2 * second)
+    count = min(len(pairs), len(boxes))  # the last frames may have no labels
+    for start in range(0, count - LEAD - second - LEAST_AFTER, EVERY):
+        end = min(count, start + 1 + LEAD + 2 * second)
         if np.isfinite(boxes[start:end]).all():
             trial = _trial(tracker, pairs, boxes, (start, end), second, random)
             if trial is not None:

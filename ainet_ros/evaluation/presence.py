@@ -66,7 +66,11 @@ def scores(tracker: Tracker, sequence: Sequence, every: int = 5) -> Scores:
         pair = frame.rgb, registration.warp(tone_map(frame.thermal), size)
         if number == 0:
             tracker.init(*pair, _tuple(sequence.start))
-        elif number % every == 0 and np.isfinite(boxes[number]).all():
+        elif (
+            number % every == 0
+            and number < len(boxes)  # the last frames may have no labels
+            and np.isfinite(boxes[number]).all()
+        ):
             box = _tuple(boxes[number])
             asked = []
             for rgb, thermal in (pair, (cut_out(pair[0], box), cut_out(pair[1], box))):

@@ -48,12 +48,14 @@ class Results:
         fps: frames a second of the tracker; None where the files do not say.
         device: it ran on, and how many trackers side by side; as `fps`.
         maker: as `fps`.
+        start: the box that it was started with, in the first frame; as `fps`.
     """
 
     boxes: npt.NDArray[np.float64]
     fps: float | None = None
     device: str | None = None
     maker: Maker | None = None
+    start: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -143,10 +145,12 @@ class Runner:
     def _is_done(self, sequence: benchmarks.Sequence) -> bool:
         """Results that do not say who made them are taken as they are."""
         try:
-            maker = read(self.results, sequence).maker
+            found = read(self.results, sequence)
         except (OSError, ValueError):
             return False
-        return maker is None or dict(maker) == dict(self.maker)
+        if found.maker is None:
+            return True
+        return found.maker == dict(self.maker) and found.start == list(map(float, sequence.start))
 
     def _run_here(
         self,
@@ -232,6 +236,7 @@ class Runner:
             return f"{sequence.name}: {error}"
         record = {
             "maker": dict(self.maker),
+            "start": list(map(float, sequence.start)),
             "fps": result.fps if np.isfinite(result.fps) else None,
             "device": _device(tracker, self.workers),
         }
@@ -278,7 +283,8 @@ def read(folder: Path, sequence: benchmarks.Sequence) -> Results:
     if len(boxes) != len(sequence.source):
         raise ValueError(f"{path}: {len(boxes)} boxes for {len(sequence.source)} frames")
     values = json.loads(record.read_text()) if record.is_file() else {}
-    return Results(boxes, values.get("fps"), values.get("device"), values.get("maker"))
+    told = {name: values.get(name) for name in ("fps", "device", "maker", "start")}
+    return Results(boxes, **told)
 
 
 class _Worker:

@@ -58,6 +58,8 @@ class TrainConfig:
     losses: LossWeights = field(default_factory=LossWeights)
     box_at: Literal["peak", "truth"] = "peak"
     """The cell whose box is trained: see `losses.losses`."""
+    truth_as: Literal["exact", "published"] = "exact"
+    """What the score map and the box are trained to be: see `losses.losses`."""
     workers: int = 1
     """Further processes that make samples, for each that trains."""
     save_every: int = 100
@@ -66,6 +68,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        for name in ("steps", "batch", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
 
     @classmethod
     def read(cls, path: Path) -> TrainConfig:

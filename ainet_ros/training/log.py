@@ -42,7 +42,7 @@ class Log:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            logger.warning("no TensorBoard log: it comes with pip install 'ainet_ros[train]'")
+            logger.warning("no TensorBoard log: it comes with pip install tensorboard")
             self._board = None
         else:
             self._board = SummaryWriter(str(folder), purge_step=step + 1)

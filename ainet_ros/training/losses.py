@@ -53,6 +53,7 @@ def losses(
     present: Tensor,
     weights: LossWeights,
     box_at: str,
+    truth_as: str = "exact",
     targets: Tensor | None = None,
 ) -> Losses:
     """box: (batch, 4) cx, cy, w, h; present: (batch,) bool, False where there is no target.
@@ -65,11 +66,15 @@ def losses(
     with "truth" the best of the 3x3 cells around the target's centre, which does not teach a
     wrong cell while the score map is still poor. They leave out samples without a target.
 
+    With `truth_as="published"` the score map is to be `published_targets`, and the true box is cut
+    to the search region, as in OSTrack's code; with "exact" it is to be `gaussian_targets`.
+
     The term of presence is the mean over all samples of the cross-entropy of one score: where the
     target is, the highest around its centre; where it is not, the highest of all.
     """
     score_map = output.score_map.float()
-    heat = gaussian_targets(box, present, score_map.shape[-1])
+    make_targets = published_targets if truth_as == "published" else gaussian_targets
+    heat = make_targets(box, present, score_map.shape[-1])
     count = present.sum().clamp(min=1) if targets is None else targets
     focal = focal_loss(score_map, heat) / count
     around = around_centre(box, heat.shape[-1])
@@ -77,6 +82,8 @@ def losses(
     chosen = score_map if box_at == "peak" else score_map * around
     predicted = to_corners(decode(chosen, output.size_map.float(), output.offset_map.float()))
     truth = to_corners(box)
+    if truth_as == "published":
+        truth = truth.clamp(0, 1)
     iou, giou = overlap(predicted, truth)
     giou_term = ((1 - giou) * present).sum() / count
     l1_term = ((predicted - truth).abs().mean(dim=1) * present).sum() / count
@@ -116,14 +123,13 @@ def cell_of_centre(box: Tensor, side: int) -> Tensor:
 
 def around_centre(box: Tensor, side: int) -> Tensor:
     """(batch, 1, side, side), 1 in the cell of the centre and its eight neighbours, else 0."""
-    dx, dy = distances(box, side)
+    dx, dy = distances(cell_of_centre(box, side), side)
     return ((dx.abs() <= 1) & (dy.abs() <= 1)).float()[:, None]
 
 
-def distances(box: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Cells from that of the centre, x and y: (batch, 1, side) and (batch, side, 1)."""
-    cell = cell_of_centre(box, side)
-    axis = torch.arange(side, device=box.device)
+def distances(cell: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """How far cells are from one (batch, 2), x and y: (batch, 1, side) and (batch, side, 1)."""
+    axis = torch.arange(side, device=cell.device)
     return axis[None, None, :] - cell[:, 0, None, None], axis[None, :, None] - cell[
         :, 1, None, None
     ]
@@ -134,21 +140,43 @@ def gaussian_targets(box: Tensor, present: Tensor, side: int) -> Tensor:
 
     Its radius is the largest shift at which a box still overlaps the truth by MIN_OVERLAP.
     """
-    radius = gaussian_radius(box[:, 2:] * side)
+    cell = cell_of_centre(box, side)
+    return gaussians(cell, gaussian_radius(box[:, 2:] * side), present, side)
+
+
+def published_targets(box: Tensor, present: Tensor, side: int) -> Tensor:
+    """The heat map of OSTrack's code (generate_heatmap): as `gaussian_targets`, but that the cell
+    is the one whose index is nearest to the centre, beyond the map too, and that the radius is
+    that of an earlier CornerNet, which divides the roots of its equations by 2 alone.
+    """
+    cell = (box[:, :2] * side).round()
+    radius = gaussian_radius(box[:, 2:] * side, by_two_alone=True)
+    return gaussians(cell, radius, present, side)
+
+
+def gaussians(cell: Tensor, radius: Tensor, present: Tensor, side: int) -> Tensor:
+    """A Gaussian cut off at `radius` (batch,) around each cell: (batch, 1, side, side)."""
     sigma = (2 * radius + 1) / 6
-    dx, dy = distances(box, side)
+    dx, dy = distances(cell, side)
     spread = torch.exp(-(dx**2 + dy**2) / (2 * sigma[:, None, None] ** 2))  # (batch, side, side)
     inside = (dx.abs() <= radius[:, None, None]) & (dy.abs() <= radius[:, None, None])
     return (spread * inside * present[:, None, None])[:, None]
 
 
-def gaussian_radius(size: Tensor) -> Tensor:
-    """CornerNet's radius in cells for boxes of `size` (batch, 2: w, h in cells), rounded down."""
+def gaussian_radius(size: Tensor, *, by_two_alone: bool = False) -> Tensor:
+    """CornerNet's radius in cells for boxes of `size` (batch, 2: w, h in cells), rounded down.
+
+    by_two_alone: as it had it at first: the roots are (b + sqrt(b^2 - 4ac)) / 2, without a.
+    """
     w, h = size.clamp(min=0.1).unbind(1)
     o = MIN_OVERLAP
     # A shift of both corners outwards, inwards, or one each: three quadratic equations.
     both = h + w
     area = w * h
+    if by_two_alone:
+        # The third is the least of them.
+        root = (4 * o**2 * both**2 + 16 * o * (1 - o) * area).sqrt()
+        return ((root - 2 * o * both) / 2).clamp(min=0).floor()
     r1 = (both - (both**2 - 4 * area * (1 - o) / (1 + o)).clamp(min=0).sqrt()) / 2
     r2 = (2 * both - (4 * both**2 - 16 * (1 - o) * area).clamp(min=0).sqrt()) / 8
     r3 = (-2 * o * both + (4 * o**2 * both**2 + 16 * o * (1 - o) * area).sqrt()) / (8 * o)

@@ -48,6 +48,10 @@ class Videos:
     def __post_init__(self) -> None:
         if isinstance(self.validation, str):
             raise ValueError("validation is a share or a list of names")
+        if isinstance(self.validation, Sequence):
+            for name in self.validation:
+                if not isinstance(name, str):  # YAML takes 0114_1551 for a number
+                    raise ValueError(f"validation: {name!r} is no name: write it in quotes")
         if self.every < 1 or self.cached < 0 or self.share < 0:
             raise ValueError("every is 1 or more, cached and share are 0 or more")
         for name, known in (
@@ -108,16 +112,23 @@ class Parts:
     ) -> Parts:
         """From a configuration: of a part, its options by name, or only its share.
 
-        Without any argument these are the recordings that the shipped weights are trained on;
-        with one, what is not given is none. Raises ValueError naming a part with a bad option.
+        Without any argument these are the recordings that the first two parts of `small_168` were
+        trained on; with one, what is not given is none. Raises ValueError naming a part with a
+        bad option.
         """
         if videos is None and stills is None and crops is None:
             return cls(VIDEOS, STILLS, CROPS)
         return cls(
             {name: _options(Videos, name, value) for name, value in (videos or {}).items()},
             {name: _options(Stills, name, value) for name, value in (stills or {}).items()},
-            tuple(crops or ()),
+            _listed(crops or ()),
         )
+
+
+def _listed(crops: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(crops, str):
+        raise ValueError(f"crops: expected a list, [{crops}]")
+    return tuple(crops)
 
 
 _P = TypeVar("_P", Videos, Stills)

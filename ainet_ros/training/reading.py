@@ -23,7 +23,7 @@ from ainet_ros.files import replacing
 from ainet_ros.vision.benchmarks import Sequence as Labelled
 from ainet_ros.vision.boxes import masked
 from ainet_ros.vision.registration import Registration
-from ainet_ros.vision.sources import FolderSource, Frame, frames_at, open_source
+from ainet_ros.vision.sources import FolderSource, Frame, frames_at, images_of, open_source
 from ainet_ros.vision.thermal import ToneMap
 
 from . import blobs
@@ -35,7 +35,7 @@ Image = NDArray[Any]
 Skip = Callable[[str], None]
 """Reports a problem, or raises it as ValueError where it shall not be skipped."""
 
-FORMAT = 5
+FORMAT = 6
 """Of the cache: raise it with any change to what is read or how."""
 EVALUATION = "rgbt_eval"
 """The folder that nothing here ever reads."""
@@ -89,7 +89,6 @@ class Cutout:
 class Index:
     """What the cache holds: [offset, height, width, channels] of each image, and their use."""
 
-    key: str
     images: list[list[int]] = field(default_factory=list)
     stills: list[Still] = field(default_factory=list)
     tracks: list[Track] = field(default_factory=list)
@@ -103,19 +102,25 @@ def refuse_evaluation(path: Path) -> None:
         raise ValueError(f"{path}: {EVALUATION} is for evaluation only, never for training")
 
 
+def cache_files(cache: Path, key: str) -> tuple[Path, Path]:
+    """The pixels and the index of one choice of data: another run may have another."""
+    return cache / f"{key}.bin", cache / f"{key}.json"
+
+
 class Builder:
     """Reads everything once and writes the cache, the index last."""
 
     def __init__(self, root: Path, cache: Path, key: str, strict: bool) -> None:
-        self.root, self.cache, self.strict = root, cache, strict
-        self.index = Index(key)
+        self.root, self.cache, self.key, self.strict = root, cache, key, strict
+        self.index = Index()
         self.offset = 0
 
     def build(self, parts: Parts, labelled: Mapping[str, Sequence[Labelled]]) -> None:
         """Reads the parts, and of those with sequences the given ones."""
         videos = sorted(parts.videos.items())
         stills = sorted(item for item in parts.stills.items() if item[0] not in parts.videos)
-        with replacing(self.cache / "pixels.bin") as partial, partial.open("wb") as self.file:
+        pixels, index = cache_files(self.cache, self.key)
+        with replacing(pixels) as partial, partial.open("wb") as self.file:
             self._run(self._stills(stills), self._add_still)
             for labels in ("warm", "moving"):
                 chosen = [item for item in videos if item[1].labels == labels]
@@ -128,7 +133,7 @@ class Builder:
                 self._add_labelled,
             )
             self._run([crop for name in parts.crops for crop in self._crops(name)], self._add_crop)
-        with replacing(self.cache / "index.json") as partial:
+        with replacing(index) as partial:
             partial.write_text(json.dumps(asdict(self.index)))
 
     def _run(self, jobs: Sequence[Any], read: Callable[..., None]) -> None:
@@ -198,8 +203,12 @@ class Builder:
         part = self._part(name)
         if not part:
             return []
-        crops = Crops(part)
-        return [(crops, n) for n in crops.names() if re.search(r"_v\.\w+$", n)]
+        try:
+            crops = Crops(part)
+        except ValueError as error:
+            self._skip(str(error))
+            return []
+        return [(crops, n) for n in crops.names() if re.search(r"/[^/]+_v\.\w+$", f"/{n}")]
 
     def _add(self, image: Image) -> int:
         """Appends an image (H, W, C) or (H, W) and returns its number."""
@@ -228,6 +237,7 @@ class Builder:
         self._cut(name, split, image, found)
 
     def _add_unlabelled(self, folder: Path, options: Videos) -> None:
+        refuse_evaluation(folder)
         source = open_source(folder)
         images = [stack(frame) for k, frame in enumerate(source) if k % options.every == 0]
         if options.labels == "warm":
@@ -308,7 +318,7 @@ class Builder:
         )
         place = f"{crops.path.relative_to(self.root).as_posix()}:{name}"
         image = _join(rgb, thermal, place)
-        kind = name.split("/")[-2]
+        kind = Path(crops.path, name).parent.name
         found = blobs.outline(image[..., 3]) if kind == "person" else None
         mask = -1
         if found is not None:
@@ -323,8 +333,12 @@ class Crops:
     """The files of a folder or a zip file, by name."""
 
     def __init__(self, path: Path) -> None:
+        """Raises ValueError where it is neither."""
         self.path = path
-        self._archive = None if path.is_dir() else zipfile.ZipFile(path)
+        try:
+            self._archive = None if path.is_dir() else zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{path}: neither a folder nor a zip file: {error}") from None
 
     def names(self) -> list[str]:
         if self._archive is not None:
@@ -340,6 +354,8 @@ class Crops:
             return self._archive.read(name)
         except KeyError:
             raise FileNotFoundError(f"{self.path}: no {name}") from None
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{self.path}: {name} is damaged: {error}") from None
 
 
 def labelled_track(part: str, options: Videos, sequence: Labelled, skip: Skip) -> Track:
@@ -388,7 +404,7 @@ def read_stream(path: Path, step: int) -> Iterator[tuple[int, Image]]:
     """
     refuse_evaluation(path)
     if path.is_dir():
-        for number, file in enumerate(sorted(path.iterdir())):
+        for number, file in enumerate(images_of(path)):
             if number % step == 0:
                 yield number, decode(file.read_bytes(), str(file))
         return
@@ -420,10 +436,18 @@ def read_pair(visible: Path, infrared: Path) -> Image:
 
 
 def decode(data: bytes, name: str) -> Image:
-    """(H, W, 3) RGB of an image file's bytes. Raises ValueError with the name."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    """(H, W, 3) RGB of an image file's bytes; counts of 16 bit as the tracker would see them.
+
+    Raises ValueError with the name.
+    """
+    kind = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), kind) if data else None
     if image is None:
         raise ValueError(f"{name}: broken, or not an image")
+    if image.dtype != np.uint8:
+        if (image != image[..., :1]).any():
+            raise ValueError(f"{name}: {image.dtype} in colour; only grey images have 16 bit")
+        image = np.dstack([ToneMap()(np.ascontiguousarray(image[..., 0]))] * 3)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

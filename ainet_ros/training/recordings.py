@@ -78,11 +78,11 @@ class Recordings:
             for name, sequences in opened.items()
             if (kept := [s for s in sequences if not _is_direct(parts.videos[name], s)])
         }
-        self.pixels_path, index_path = cache / "pixels.bin", cache / "index.json"
         read = [*parts.stills, *(set(parts.videos) - set(opened)), *parts.crops, *copied]
         key = _key(root, sorted(set(read)), f"{reading.FORMAT} {strict} {parts}")
+        self.pixels_path, index_path = reading.cache_files(cache, key)
         with _alone(cache):
-            if not index_path.is_file() or json.loads(index_path.read_text())["key"] != key:
+            if not index_path.is_file():
                 reading.Builder(root, cache, key, strict).build(parts, copied)
             values: dict[str, Any] = json.loads(index_path.read_text())
         self._images: list[list[int]] = values["images"]
@@ -135,6 +135,9 @@ def _open(
         return []
     for problem in benchmark.problems:
         skip(problem)
+    for sequence in benchmark.sequences:  # which may be further down, or behind a link
+        for path, _ in sequence.source.files[:1]:
+            reading.refuse_evaluation(path)
     return benchmark.sequences
 
 
@@ -166,7 +169,7 @@ def _key(root: Path, parts: list[str], options: str) -> str:
         for path in _files(root / part):
             stat = path.stat()
             digest.update(f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}".encode())
-    return digest.hexdigest()
+    return digest.hexdigest()[:16]
 
 
 def _files(part: Path) -> Iterator[Path]:

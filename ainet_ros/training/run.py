@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -60,15 +61,9 @@ def samples(
     Raises FileNotFoundError and ValueError as `TrainingData`, and ValueError on an option that it
     does not have.
     """
-    unknown = sorted(set(config.data) - set(inspect.signature(TrainingData).parameters))
-    if unknown:
+    sides = {"template_size": network.template_size, "search_size": network.search_size}
+    own: dict[str, Any] = {"split": split, "seed": config.seed, "cache": cache, **sides}
+    known = set(inspect.signature(TrainingData).parameters) - {"root", *own}
+    if unknown := sorted(set(config.data) - known):
         raise ValueError(f"data: unknown options {unknown}")
-    return TrainingData(
-        root,
-        split=split,
-        seed=config.seed,
-        template_size=network.template_size,
-        search_size=network.search_size,
-        cache=cache,
-        **config.data,
-    )
+    return TrainingData(root, **own, **config.data)

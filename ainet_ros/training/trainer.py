@@ -139,7 +139,13 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         result = self.losses(batch)
         result.total.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        if not norm.isfinite():  # the next checkpoint would be of no use, and the only one
+            raise ValueError(
+                f"step {self.step + 1}: the gradient is {float(norm)}; {self.checkpoint_path} is "
+                "of the last step that was saved, if there is one: go on from it with lower "
+                "rates, or in float32"
+            )
         self.optimizer.step()
         self._average()
         return Losses(**{k: v.detach() for k, v in vars(result).items()})
@@ -155,6 +161,7 @@ class Trainer:
             present,
             self.config.losses,
             self.config.box_at,
+            self.config.truth_as,
             targets.clamp(min=1 / self.processes.count),
         )
 

