@@ -19,12 +19,16 @@ MOST_NESTED = 50
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Another path to write to, this process's own; at the end of the block, unless it fails,
-    `path` becomes that.
+    """Another path to write to, this process's own; at the end of the block `path` becomes that,
+    or, where it fails, there is nothing of it.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    yield partial
-    os.replace(partial, path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -39,7 +43,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     Raises FileNotFoundError, or ValueError that names the file where it is none, or so large that
     it is no configuration; values that are referred to count each time.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.exists() and not path.is_file():  # a pipe or a device might never end
         raise ValueError(f"{path}: not a regular file")
     with path.open("rb") as file:

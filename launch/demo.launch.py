@@ -21,7 +21,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "source",
         default_value="",
-        description="Recording with true boxes: folder pair, video pair or bag; "
+        description="Recording with its first box: folder pair or video pair; "
         "empty: a generated scene.",
     ),
     DeclareLaunchArgument("rate", default_value="5.0", description="Pairs a second."),

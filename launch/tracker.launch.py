@@ -77,8 +77,9 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument(
         "console_host",
-        default_value="127.0.0.1",
-        description="Address that the page is served on; 0.0.0.0: to the network, with a token.",
+        default_value="",
+        description="Address that the page is served on; 0.0.0.0: to the network, with a token. "
+        "Empty: as params_file says, this host alone.",
     ),
     DeclareLaunchArgument(
         "log_level",
@@ -136,13 +137,15 @@ def nodes(context: LaunchContext) -> list[Node]:
         respawn_delay=1.0,
         **common,
     )
+    host = LaunchConfiguration("console_host").perform(context)
     console = Node(
         executable="console",
         name="console",
         ros_arguments=["--enclave", "/console"],
         parameters=[
             params_file,
-            {"host": LaunchConfiguration("console_host"), "use_sim_time": use_sim_time},
+            {"host": host} if host else {},
+            {"use_sim_time": use_sim_time},
         ],
         condition=IfCondition(LaunchConfiguration("console")),
         **common,

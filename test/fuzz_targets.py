@@ -246,6 +246,13 @@ def bearing(folder):
                 st.just([300.0, 0, 160, 0, 300, 120, 0, 0, 1]),
             ),
             "d": st.lists(number, max_size=16),
+            "roi": st.builds(
+                SimpleNamespace,
+                **dict.fromkeys(
+                    ("x_offset", "y_offset", "width", "height"),
+                    st.one_of(st.just(0), st.integers(0, 2**32 - 1)),
+                ),
+            ),
         }
     )
 

@@ -14,8 +14,10 @@ from ainet_ros.ros.bearing import ray
 K = [400.0, 0.0, 319.5, 0.0, 410.0, 239.5, 0.0, 0.0, 1.0]
 
 
-def camera(k=K, d=(), model="plumb_bob"):
-    return SimpleNamespace(k=k, d=list(d), width=640, height=480, distortion_model=model)
+def camera(k=K, d=(), model="plumb_bob", roi=(0, 0, 0, 0)):
+    x, y, width, height = roi
+    part = SimpleNamespace(x_offset=x, y_offset=y, width=width, height=height)
+    return SimpleNamespace(k=k, d=list(d), width=640, height=480, distortion_model=model, roi=part)
 
 
 def test_the_middle_is_ahead_and_right_and_down_are_positive():
@@ -28,6 +30,12 @@ def test_the_middle_is_ahead_and_right_and_down_are_positive():
 
 def test_a_smaller_copy_of_the_image_has_the_same_directions():
     assert ray(camera(), (320, 240), 100, 50) == pytest.approx(ray(camera(), (640, 480), 200, 100))
+
+
+def test_an_image_of_a_part_of_the_sensor_has_the_directions_of_that_part():
+    part = camera(roi=(200, 100, 320, 240))
+    assert ray(part, (320, 240), 50, 30) == pytest.approx(ray(camera(), (640, 480), 250, 130))
+    assert ray(part, (160, 120), 25, 15) == pytest.approx(ray(camera(), (640, 480), 250, 130))
 
 
 @pytest.mark.parametrize(

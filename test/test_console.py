@@ -27,6 +27,7 @@ from std_msgs.msg import Header
 
 from ainet_ros.evaluation import metrics
 from ainet_ros.msg import Track
+from ainet_ros.ros.console.server import VIEWS
 from ainet_ros.ros.filters import stamp_ns
 from ainet_ros.ros.parameters import TrackerParameters
 from ainet_ros.ros.table import describe
@@ -508,7 +509,8 @@ async def _look_slowly(address):
             message = await socket.receive()
             if message.type is not aiohttp.WSMsgType.BINARY:
                 continue
-            image = cv2.imdecode(np.frombuffer(message.data, np.uint8, offset=8), 1)
+            image = cv2.imdecode(np.frombuffer(message.data, np.uint8, offset=9), 1)
+            assert message.data[8] == VIEWS.index("rgb")
             pictures.append((int.from_bytes(message.data[:8], "big"), image.shape[1]))
             await asyncio.sleep(0.5)
             await socket.send_str(json.dumps({"do": "seen"}))

@@ -12,6 +12,7 @@ from networks import tiny
 
 from ainet_ros import cli
 from ainet_ros.tracker import Tracker, weights
+from ainet_ros.tracker.device import out_of_memory
 from ainet_ros.tracker.onnx import export
 
 BOXES = [(100.0, 80.0, 40.0, 30.0), (200.0, 60.0, 25.0, 60.0)]
@@ -31,6 +32,20 @@ def pairs(count):
     for _ in range(count):
         rgb = cv2.resize(rng.integers(0, 255, (24, 32, 3), np.uint8), (320, 240))
         yield rgb, np.ascontiguousarray(rgb[..., 1])
+
+
+def test_onnx_runtime_s_lack_of_memory_is_one(files, monkeypatch):
+    class Session:
+        def run(self, *arguments):
+            raise Exception("Failed to allocate memory for requested buffer of size 9")
+
+    tracker = Tracker.load(files / "tiny.onnx")
+    (first,) = pairs(1)
+    monkeypatch.setattr(tracker.network, "_session", Session())
+    tracker.init(*first, BOXES[0])
+    with pytest.raises(RuntimeError) as error:
+        tracker.track(*first)
+    assert out_of_memory(error.value)
 
 
 def test_onnx_tracks_as_torch_does(files):

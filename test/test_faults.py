@@ -512,7 +512,7 @@ def test_weights(managed, fault, what):
     ros_nodes.save_tiny_weights(path)
     assert observer.change(name, Transition.TRANSITION_CONFIGURE)
     assert observer.change(name, Transition.TRANSITION_CLEANUP)
-    fault.after = "stays unconfigured; with whole weights it is configured"
+    fault.after = "stays unconfigured (`autostart` is off); with whole weights it is configured"
 
 
 # Cameras

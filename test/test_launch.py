@@ -110,7 +110,7 @@ def test_tracker_is_launched_with_remaps_namespace_and_parameters(ros, tiny, tmp
     parameters = tmp_path / "parameters.yaml"
     parameters.write_text(
         "/**/ainet:\n  ros__parameters:\n    slop: 0.123\n"
-        "/**/console:\n  ros__parameters:\n    port: 0\n"
+        "/**/console:\n  ros__parameters:\n    host: 127.0.0.2\n    port: 0\n"
     )
     heard = []
     ros.node.create_subscription(Track, "/robot/ainet/track", heard.append, 10)
@@ -128,7 +128,7 @@ def test_tracker_is_launched_with_remaps_namespace_and_parameters(ros, tiny, tmp
         )
     )
     process.wait_for_log("ready: waiting")
-    process.wait_for_log("ready: http://127.0.0.1:")
+    process.wait_for_log("ready: http://127.0.0.2:")
     ros.spin_until(lambda: ros.hears(ros.rgb) and ros.hears(ros.thermal), "discovery")
     header = ros.publish(*ros_nodes.moving_scene(1)[0][0])
     ros.spin_until(lambda: heard, "answer")
@@ -136,7 +136,7 @@ def test_tracker_is_launched_with_remaps_namespace_and_parameters(ros, tiny, tmp
     # The calibration lies beside the images.
     assert ros.node.count_subscribers("/rgb/camera_info") == 1
     assert ros.get_parameter("/robot/ainet", "precision") == "float32"
-    assert ros.get_parameter("/robot/console", "host") == "127.0.0.1"
+    assert ros.get_parameter("/robot/console", "host") == "127.0.0.2"
     assert ros.get_parameter("/robot/console", "port") == 0
     assert ros.get_parameter("/robot/ainet", "slop") == 0.123
     assert ros.get_parameter("/robot/ainet", "weights") == tiny

@@ -289,6 +289,13 @@ def test_straight_through_order_is_hard_forward_and_reaches_the_order_net():
     assert gradient.abs().sum() > 0
 
 
+def test_gradient_of_the_order_is_that_of_softsort():
+    logits = torch.tensor([[0.0, math.log(3)]], requires_grad=True)
+    straight_through_permutation(logits)[0, 0, 0].backward()
+    # Its soft form there is 1 / (1 + exp(-|difference|)) = 3/4, and so falls by 3/16 a logit.
+    assert torch.allclose(logits.grad, torch.tensor([[-3 / 16, 3 / 16]]), atol=1e-6)
+
+
 def test_straight_through_and_hard_order_give_the_same_result():
     network = tiny()
     template, search = pair(network.config)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +30,14 @@ from std_msgs.msg import Header
 from ainet_ros.msg import Event, Track
 from ainet_ros.ros import messages
 from ainet_ros.ros.bearing import ray
-from ainet_ros.ros.engine import Engine
+from ainet_ros.ros.engine import Engine, OutOfMemory, twice
 from ainet_ros.ros.images import decode, to_compressed, to_image
 from ainet_ros.ros.pairing import Pair
 from ainet_ros.ros.parameters import TrackerParameters
 from ainet_ros.ros.settings import Settings
 from ainet_ros.tracker import Tracker
 from ainet_ros.tracker.tracker import CONFIRMED_IN
+from ainet_ros.vision.registration import Calibration
 
 PAIRS, BOXES = ros_nodes.moving_scene(12)
 PERIOD_S = 0.2
@@ -365,6 +367,36 @@ def test_a_change_of_parameters_leaves_the_thermal_image_as_it_is(tiny):
     engine.apply(Settings.of(dataclasses.replace(parameters, search_windows=2)))
     assert np.array_equal(shown(20_000), cold)
     assert not np.array_equal(shown(22_000), cold)  # which a map without a past would make of it
+
+
+def test_a_calibration_file_is_read_when_it_is_set_and_not_with_every_change(tmp_path):
+    file = tmp_path / "calibration.yaml"
+    Calibration(np.eye(3), (32, 24), (32, 24)).save(file)
+    parameters = TrackerParameters(registration="homography", calibration_file=str(file))
+    assert Settings.of(parameters).registration is not None
+    file.unlink()
+    assert Settings.of(parameters, {"slop"}).registration is None
+    with pytest.raises(FileNotFoundError):
+        Settings.of(parameters, {"calibration_file"})
+
+
+def test_memory_that_ran_out_twice_is_let_go_of():
+    """Also what only the error's own traceback still knows."""
+
+    class Activations:
+        pass
+
+    taken = []
+
+    def step():
+        activations = Activations()
+        taken.append(weakref.ref(activations))
+        raise MemoryError("no more")
+
+    with pytest.raises(OutOfMemory) as raised:
+        twice(step, "the memory does not hold it")
+    assert str(raised.value) == "the memory does not hold it (no more)"
+    assert [reference() for reference in taken] == [None, None]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("not enough memory: 8 bytes")])

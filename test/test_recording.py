@@ -20,10 +20,12 @@ from ament_index_python.packages import get_package_share_path
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.serialization import serialize_message
+from rosbags.rosbag2 import Writer
 from std_msgs.msg import Header
 
 from ainet_ros.evaluation import one_pass
-from ainet_ros.msg import Track
+from ainet_ros.files import write_whole
+from ainet_ros.msg import Event, Track
 from ainet_ros.ros.filters import stamp_ns
 from ainet_ros.ros.images import to_image
 from ainet_ros.ros.parts import Message, PartWriter, Topic, typestore
@@ -294,6 +296,17 @@ def test_parameters_and_topics_are_those_of_the_tracker(ros, tiny, tmp_path):
     assert ros.get_parameter("ainet", "tone_mode") == "minmax"
 
 
+def test_a_tracker_that_dies_before_it_tells_its_parameters_is_asked_no_more(ros, tiny, tmp_path):
+    dying = ros.start_tracker(tiny, **SETTINGS)
+    dying.send(signal.SIGSTOP)
+    recorder = ros.start("recorder", {"folder": tmp_path / "bags", **SMALL})
+    recorder.wait_for_log("listening to")
+    ros.spin_for(2.0)  # it has asked, and is not answered
+    dying.send(signal.SIGKILL)
+    ros.start("tracker_node", {"weights": tiny, **SETTINGS, "tone_mode": "minmax"})
+    recorder.wait_for_log("ready: the tracker has told")
+
+
 def test_a_change_of_parameters_is_said(ros, tiny, tmp_path):
     ros.start_tracker(tiny, **SETTINGS)
     recorder = start_recorder(ros, tmp_path / "bags")
@@ -374,7 +387,9 @@ def test_a_folder_that_cannot_be_written_is_said_and_tried_again(ros, tiny, tmp_
 
 
 RGB = Topic("/rgb/image_raw", "sensor_msgs/msg/Image")
+THERMAL = Topic("/thermal/image_raw", "sensor_msgs/msg/Image")
 TRACK = Topic("/ainet/track", "ainet_ros/msg/Track")
+EVENT = Topic("/ainet/events", "ainet_ros/msg/Event")
 PIXELS = np.zeros((400, 500, 3), np.uint8)
 
 
@@ -423,6 +438,102 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path, types):
     (mine / "film.mcap").write_bytes(bytes(9_000_000))
     write(tmp_path / "bags", types, 8, total_mb=2)
     assert (mine / "film.mcap").exists()
+
+
+def test_a_file_among_the_parts_is_none(tmp_path, types):
+    run = write(tmp_path / "bags", types, 3, total_mb=0).run
+    (run / "part_000000.tar.gz").write_bytes(bytes(9))  # somebody packed it
+    assert stamps(run) == [1, 2, 3]
+    status = write(tmp_path / "bags", types, 3, total_mb=2)
+    assert (status.messages, status.trouble) == (3, "")
+
+
+def test_a_part_that_could_not_be_begun_is_tried_again(tmp_path, types, monkeypatch):
+    monkeypatch.setattr("ainet_ros.ros.parts.RETRY_S", 0.0)
+    begin = Writer.open
+    failures = iter([OSError(28, "No space left on device")])
+
+    def fails_once(writer):
+        begin(writer)
+        for error in failures:
+            raise error
+
+    monkeypatch.setattr(Writer, "open", fails_once)
+    status = write(tmp_path / "bags", types, 3)
+    assert (status.dropped, status.messages, status.trouble) == (1, 2, "")
+    assert stamps(status.run) == [2, 3]
+
+
+def test_parameters_that_could_not_be_written_are_written_later(tmp_path, types, monkeypatch):
+    monkeypatch.setattr("ainet_ros.ros.parts.RETRY_S", 0.0)
+    failures = iter([OSError(28, "No space left on device")])
+
+    def fails_once(path, data):
+        for error in failures:
+            raise error
+        write_whole(path, data)
+
+    monkeypatch.setattr("ainet_ros.ros.parts.write_whole", fails_once)
+    writer = PartWriter(RecorderParameters(folder=str(tmp_path / "bags"), **SMALL), types)
+    writer.keep_parameters("slop: 0.1")
+    for number in (1, 2):
+        writer.put([Message(RGB, an_image(number))])
+    writer.close(30.0)
+    assert (writer.status.run / "parameters.yaml").read_text() == "slop: 0.1"
+
+
+def track_of(target_id, number, **fields):
+    """A message of the tracker about a pair of the `number`th second."""
+    stamp = Time(sec=number)
+    track = Track(header=Header(stamp=stamp), target_id=target_id, thermal_stamp=stamp, **fields)
+    return Message(TRACK, serialize_message(track))
+
+
+def init_of(target_id, number):
+    stamp = Time(sec=number)
+    event = Event(
+        header=Header(stamp=stamp), target_id=target_id, event=Event.INIT, thermal_stamp=stamp
+    )
+    return Message(EVENT, serialize_message(event))
+
+
+def record(folder, types, messages):
+    writer = PartWriter(RecorderParameters(folder=str(folder), **SMALL), types)
+    for message in messages:
+        writer.put([message])
+    writer.close(30.0)
+    return writer.status.run
+
+
+def test_a_tracker_that_was_started_again_has_another_target_of_the_same_id(tmp_path, types):
+    images = [Message(topic, an_image(n)) for n in range(1, 8) for topic in (RGB, THERMAL)]
+    lives = [init_of(1, 1), *(track_of(1, n) for n in (2, 3))]
+    lives += [init_of(1, 5), *(track_of(1, n) for n in (6, 7))]
+    target = recording.first_target(
+        record(tmp_path, types, images + lives), None, "rgb/image_raw", "thermal/image_raw"
+    )
+    assert [frame.stamp_ns // 10**9 for frame in target.source] == [1, 2, 3]
+
+
+def test_answers_of_a_bag_that_was_played_in_a_loop_are_refused(tmp_path, types):
+    images = [Message(topic, an_image(n)) for n in (1, 2) for topic in (RGB, THERMAL)]
+    loop = [init_of(1, 1), track_of(1, 2), track_of(1, 1), track_of(1, 2)]
+    run = record(tmp_path, types, images + loop)
+    with pytest.raises(ValueError, match="played in a loop"):
+        recording.first_target(run, None, "rgb/image_raw", "thermal/image_raw")
+
+
+def test_a_camera_that_was_silent_all_along_is_black(tmp_path, types):
+    images = [Message(THERMAL, an_image(n)) for n in (1, 2)]
+    answers = [track_of(0, n, degraded=True) for n in (1, 2)]
+    run = record(tmp_path, types, images + answers)
+    topics = ("rgb/image_raw", "thermal/image_raw")
+    source = BagSource(run, None, *topics, recording.read(run).pairs)
+    frames = list(source)
+    assert [frame.stamp_ns // 10**9 for frame in frames] == [1, 2]
+    assert all(not frame.rgb.any() and frame.rgb.shape == PIXELS.shape for frame in frames)
+    with pytest.raises(ValueError, match="no image topic rgb/image_raw; its image topics are"):
+        BagSource(run, None, *topics)
 
 
 def test_a_disk_that_is_too_full_is_left_alone(tmp_path, types):

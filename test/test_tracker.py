@@ -208,6 +208,17 @@ def test_a_lost_target_is_found_after_several_pairs_in_a_row():
     assert tracker.box != believed
 
 
+def test_as_many_pairs_in_a_row_are_needed_each_time_that_it_is_lost():
+    tracker, network = lost_tracker()
+    rgb, thermal = images()
+    for _ in range(2):
+        network.score = 0.7
+        states = [tracker.track(rgb, thermal).state for _ in range(4)]
+        assert states == [State.LOST] * 3 + [State.TRACKING]
+        network.score = 0.1
+        assert tracker.track(rgb, thermal).state is State.LOST
+
+
 def test_a_score_that_is_no_number_is_a_loss_under_any_threshold():
     network = Scripted()
     tracker = Tracker(network, lost_below=0.0, found_above=0.0)
@@ -353,6 +364,8 @@ def test_a_view_of_a_larger_image_is_taken_as_it_is():
         ((0, 0, 321.5, 20), "larger than the image of 320x240"),
         ((0, 0, 20, 241.5), "larger than the image of 320x240"),
         ((-10, 10, 10, 5), "outside"),
+        ((320, 10, 5, 5), "outside"),
+        ((10, 240, 5, 5), "outside"),
     ],
 )
 def test_bad_boxes_say_why_and_leave_the_old_target(box, message):
@@ -446,8 +459,11 @@ def test_devices_by_name(monkeypatch):
     with pytest.raises(ValueError, match="'gpu' is none of"):
         device.resolve("gpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert device.resolve("auto") == torch.device("cuda")
     assert device.resolve("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match="device cuda:2: torch finds 2 GPUs"):
+        device.resolve("cuda:2")
 
 
 def test_unknown_precision_is_refused():

@@ -15,6 +15,7 @@ from networks import tiny
 from safetensors.torch import load_file, save_file
 
 from ainet_ros.cli import main
+from ainet_ros.files import replacing, write_whole
 from ainet_ros.network import PRESETS
 from ainet_ros.tracker import weights
 from ainet_ros.training.published import published_layers, read_published, to_network
@@ -42,6 +43,20 @@ def test_shipped_weights_are_two_and_small():
     assert weights.DEFAULT in [path.stem for path in SHIPPED]
     assert len(SHIPPED) == 2
     assert sum(path.stat().st_size for path in SHIPPED) < 80e6
+
+
+def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path):
+    path = tmp_path / "weights"
+    write_whole(path, b"old")
+
+    def write_half():
+        with replacing(path) as partial:
+            partial.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_half()
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("weights", b"old")]
 
 
 def test_half_weights_are_used_as_float32(tmp_path):

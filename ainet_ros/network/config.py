@@ -105,7 +105,7 @@ class AINetConfig:
         layers = self.interaction_layers
         if not layers or list(layers) != sorted(set(layers)):
             raise ValueError(f"interaction_layers {layers} must rise and not be empty")
-        if layers[0] < 0 or layers[-1] >= self.depth:
+        if layers[-1] >= self.depth:
             raise ValueError(f"interaction_layers {layers} must lie in 0..{self.depth - 1}")
         if self.ofm_skipped_tokens > self.template_tokens:
             raise ValueError(

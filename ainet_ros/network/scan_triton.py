@@ -93,17 +93,18 @@ def scan(arguments: Scan) -> tuple[Tensor, Tensor]:
     last = u.new_empty(batch, channels, states)
     absent = u  # a pointer that is not followed
     grid = (batch, triton.cdiv(channels, CHANNELS))
-    _kernel[grid](
-        u, delta, A.contiguous(), B, C,
-        absent if D is None else D.contiguous(),
-        absent if z is None else z,
-        absent if delta_bias is None else delta_bias.contiguous(),
-        out, last,
-        *u.stride(), *delta.stride(), *(u if z is None else z).stride(), *B.stride(), *C.stride(),
-        *out.stride(),
-        channels, steps,
-        STATES=states, SOFTPLUS=delta_softplus, HAS_D=D is not None, HAS_Z=z is not None,
-        HAS_BIAS=delta_bias is not None, CHANNELS=CHANNELS, STEPS=STEPS,
-        PADDED=triton.next_power_of_2(states),
-    )  # fmt: skip
+    with torch.cuda.device_of(u):  # Triton launches on the current GPU
+        _kernel[grid](
+            u, delta, A.contiguous(), B, C,
+            absent if D is None else D.contiguous(),
+            absent if z is None else z,
+            absent if delta_bias is None else delta_bias.contiguous(),
+            out, last,
+            *u.stride(), *delta.stride(), *(u if z is None else z).stride(),
+            *B.stride(), *C.stride(), *out.stride(),
+            channels, steps,
+            STATES=states, SOFTPLUS=delta_softplus, HAS_D=D is not None, HAS_Z=z is not None,
+            HAS_BIAS=delta_bias is not None, CHANNELS=CHANNELS, STEPS=STEPS,
+            PADDED=triton.next_power_of_2(states),
+        )  # fmt: skip
     return out, last

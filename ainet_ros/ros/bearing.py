@@ -20,14 +20,22 @@ def ray(info: Any, size: tuple[int, int], x: float, y: float) -> tuple[float, fl
     """The unit vector to pixel (x, y) in the optical frame (REP-103: x right, y down, z ahead).
 
     info: sensor_msgs/CameraInfo. size: width and height of the image that the pixel is of, which
-    may be a smaller copy of the one that was calibrated. None where the camera is not calibrated.
-    Raises ValueError where its calibration is none that a lens has.
+    may be a smaller copy of the one that was calibrated, or of the part of it that `roi` tells.
+    None where the camera is not calibrated. Raises ValueError where its calibration is none that
+    a lens has.
     """
     matrix = np.array(info.k, np.float64).reshape(3, 3)
     if not (matrix[0, 0] and matrix[1, 1] and info.width and info.height):
         return None
+    # The part of the sensor that the image is of, in pixels of the whole.
+    left, top, width, height = 0, 0, info.width, info.height
+    if info.roi.width and info.roi.height:
+        left, top = info.roi.x_offset, info.roi.y_offset
+        width, height = info.roi.width, info.roi.height
     # Pixel centres are whole numbers in CameraInfo, and halves in a box.
-    pixel = np.array([[[x * info.width / size[0] - 0.5, y * info.height / size[1] - 0.5]]])
+    pixel = np.array(
+        [[[left + x * width / size[0] - 0.5, top + y * height / size[1] - 0.5]]], np.float64
+    )
     distortion = np.array(info.d, np.float64)
     fisheye = info.distortion_model == FISHEYE
     counts = FISHEYE_COEFFICIENTS if fisheye else COEFFICIENTS

@@ -17,6 +17,7 @@ import torch
 from ainet_ros.tracker import Box, Target, Track, Tracker
 from ainet_ros.tracker.device import out_of_memory
 from ainet_ros.vision.encoding import to_rgb
+from ainet_ros.vision.registration import Registration
 
 from .images import decode
 from .pairing import Pair
@@ -101,6 +102,7 @@ class Engine:
         self._ids = ids
         self._rgb_size: tuple[int, int] | None = None  # height, width of the last RGB image
         self._tone_map = settings.tone_map
+        self._registration = Registration("none")
         self.apply(settings)
 
     @classmethod
@@ -133,7 +135,8 @@ class Engine:
         # Else a change of any parameter would have the thermal image flicker.
         settings.tone_map.go_on_from(self._tone_map)
         self._tone_map = settings.tone_map
-        self._registration = settings.registration
+        if settings.registration is not None:
+            self._registration = settings.registration
         self._tracker.set_thresholds(*settings.thresholds)
         self._tracker.search_windows = settings.search_windows
         self._most_targets = settings.max_targets
@@ -277,7 +280,9 @@ def twice(step: Callable[[], Result], what: str) -> tuple[Result, str]:
     except Exception as error:
         if not out_of_memory(error):
             raise
-        raise OutOfMemory(what, in_one_line(error)) from None
+        second = in_one_line(error)
+    torch.cuda.empty_cache()
+    raise OutOfMemory(what, second)
 
 
 def in_one_line(error: Exception) -> str:

@@ -2,9 +2,10 @@
 # SPDX-FileCopyrightText: the authors of ainet_ros
 """Image messages to and from arrays.
 
-cv_bridge decodes where it is installed and works, `vision.encoding` otherwise; both give the same
-pixels. `vision.encoding` also serves where cv_bridge cannot: rows padded by less than a pixel
-(cv_bridge shears them) and big-endian data (it fails with NumPy 2). It encodes, too.
+cv_bridge decodes where it is installed and works, `vision.encoding` otherwise; of the encodings
+that both know they give the same pixels. `vision.encoding` also serves where cv_bridge cannot:
+rows padded by less than a pixel (cv_bridge shears them) and big-endian data (it fails with
+NumPy 2). It encodes, too.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ TRACKER = Interfaces(
         Interface(
             "rgb/image_raw",
             "sensor_msgs/msg/Image",
-            "The RGB camera: colour or grey, 8 or 16 bit.",
+            "The RGB camera: colour or grey, 8 bit.",
         ),
         Interface(
             "rgb/image_raw/compressed",
@@ -47,8 +47,8 @@ TRACKER = Interfaces(
         Interface(
             "thermal/image_raw",
             "sensor_msgs/msg/Image",
-            "The thermal camera: grey or coloured, 8 or 16 bit, raw counts too; its size may "
-            "differ from the RGB camera's.",
+            "The thermal camera: 8 bit, grey or coloured, or 16 bit, raw counts too; its size "
+            "may differ from the RGB camera's.",
         ),
         Interface(
             "thermal/image_raw/compressed",
@@ -173,8 +173,8 @@ the node's name: `~/track` is `/ainet/track`. Names without a slash before them 
 namespace and are remapped as any other. What every ROS 2 node has is left out, and so are the
 services of a managed node, for which there is `ros2 lifecycle`.
 
-The parameters of `ainet` have [a page](parameters.md). Every publisher's quality of
-service can be set by the read-only parameters `qos_overrides.TOPIC.publisher.POLICY` (history,
+The parameters of `ainet` have [a page](parameters.md). The quality of service of each of its
+publishers can be set by the read-only parameters `qos_overrides.TOPIC.publisher.POLICY` (history,
 depth, reliability), a camera's subscription by `qos_overrides.TOPIC.subscription.reliability`
 (auto, best_effort or reliable) and `.depth`; TOPIC is the name with its namespace, remapped.
 """

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ainet_ros.tracker import Box, weights
 from ainet_ros.tracker.device import PRECISIONS
 from ainet_ros.tracker.tracker import SEARCH_WINDOWS
+from ainet_ros.tracker.weights import FOUND_ABOVE, LOST_BELOW
 from ainet_ros.vision import registration, thermal
 
 from .recording import TRANSPORTS, RecorderParameters
@@ -129,13 +130,15 @@ class TrackerParameters(Table):
     )
     lost_below: float = parameter(
         -1.0,
-        "A tracked target whose score falls below this is LOST; -1 takes what suits the weights.",
+        "A tracked target whose score falls below this is LOST; -1 takes what suits the weights, "
+        f"where they have the name of shipped ones, and else {LOST_BELOW:g}.",
         limits=(-1.0, 1.0),
     )
     found_above: float = parameter(
         -1.0,
-        "A lost target whose score reaches this in four pairs in a row is TRACKING again; not "
-        "below lost_below; -1 takes what suits the weights.",
+        "A lost target whose score reaches this, and nine tenths of what it usually was, in four "
+        "pairs in a row is TRACKING again; not below lost_below; -1 as there, and else "
+        f"{FOUND_ABOVE:g}.",
         limits=(-1.0, 1.0),
     )
     search_windows: int = parameter(

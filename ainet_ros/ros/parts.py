@@ -197,12 +197,13 @@ class PartWriter:
         self._make_room(run)
         with self._changed:
             number = self._status.parts
-        bag = Writer(
-            run / PARTS.replace("*", f"{number:06d}"),
-            version=VERSION,
-            storage_plugin=StoragePlugin.MCAP,
-        )
-        bag.open()
+        path = run / PARTS.replace("*", f"{number:06d}")
+        bag = Writer(path, version=VERSION, storage_plugin=StoragePlugin.MCAP)
+        try:
+            bag.open()
+        except (OSError, WriterError):
+            _remove_empty(path)  # else no attempt could begin it again
+            raise
         self._bag, self._connections, self._in_part = bag, {}, 0
         with self._changed:
             self._status = self._status._replace(parts=number + 1)
@@ -210,9 +211,13 @@ class PartWriter:
 
     def _write_parameters(self, run: Path) -> None:
         with self._changed:
-            text, self._parameters = self._parameters, None
-        if text is not None:
-            write_whole(run / PARAMETERS, text.encode())
+            text = self._parameters
+        if text is None:
+            return
+        write_whole(run / PARAMETERS, text.encode())
+        with self._changed:
+            if self._parameters is text:  # else there is a newer one
+                self._parameters = None
 
     def _new_run(self) -> Path:
         run = self._folder / time.strftime(RUN_NAME)
@@ -229,7 +234,7 @@ class PartWriter:
         if not self._total_bytes:
             return
         parts = sorted(
-            self._folder.glob(f"{RUNS}/{PARTS}"),
+            filter(Path.is_dir, self._folder.glob(f"{RUNS}/{PARTS}")),
             key=lambda part: (part.parent == run, part.parent.name, part.name),
         )
         sizes = [sum(file.stat().st_size for file in part.iterdir()) for part in parts]
@@ -264,8 +269,7 @@ class PartWriter:
         if self._bag is not None:
             with suppress(Exception):  # it fails as the writing did
                 self._bag.abort()
-            if not any(map(holds_messages, self._bag.path.glob("*.mcap"))):
-                shutil.rmtree(self._bag.path, ignore_errors=True)
+            _remove_empty(self._bag.path)
             self._bag = None
         self._retry_at = time.monotonic() + RETRY_S
         with self._changed:
@@ -276,6 +280,12 @@ class PartWriter:
         """Add to the counts, below the condition."""
         counts = self._status._asdict()
         self._status = self._status._replace(**{k: counts[k] + n for k, n in more.items()})
+
+
+def _remove_empty(part: Path) -> None:
+    """Remove a part of which nothing can be read."""
+    if not any(map(holds_messages, part.glob("*.mcap"))):
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _size(messages: Sequence[Message]) -> int:

@@ -11,14 +11,16 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import rclpy
 from ament_index_python.packages import get_package_share_path
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.exceptions import NotInitializedException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
+PACKAGE = Path(__file__).parents[1]
 FAST_DDS_2 = ("humble", "jazzy")
 """Distributions whose Fast DDS reads FASTRTPS_DEFAULT_PROFILES_FILE."""
 FOLLOW_PERIOD_S = 0.1
@@ -65,28 +67,37 @@ def spin(node: Node, follow: Callable[[], None]) -> None:
 
     follow: called between two of them, every FOLLOW_PERIOD_S. What makes and destroys
     subscriptions belongs there: executors do not bear that another thread does.
-
-    What rclpy itself does not bear, as a parameter of a type that there is none of, is logged, and
-    has no answer.
     """
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     due = 0.0
     while rclpy.ok():
-        try:
-            executor.spin_once(timeout_sec=FOLLOW_PERIOD_S)
-        except (ExternalShutdownException, RCLError, NotInitializedException):
-            raise
-        except ValueError as error:
-            node.get_logger().error(f"a request was left out: {error}", throttle_duration_sec=1.0)
-        except Exception as error:
-            if interrupted(error):
-                raise
-            if rclpy.ok():  # else: a signal came meanwhile
-                node.get_logger().error(traceback.format_exc(), throttle_duration_sec=1.0)
+        spin_once(node, executor, FOLLOW_PERIOD_S)
         if time.monotonic() >= due:
             due = time.monotonic() + FOLLOW_PERIOD_S
             follow()
+
+
+def spin_once(node: Node, executor: Executor, timeout_s: float) -> None:
+    """Run the next of a node's callbacks.
+
+    What rclpy itself does not bear, as a parameter of a type that there is none of, is logged, and
+    has no answer.
+    """
+    try:
+        executor.spin_once(timeout_sec=timeout_s)
+    except (ExternalShutdownException, RCLError, NotInitializedException):
+        raise
+    except Exception as error:
+        if interrupted(error):
+            raise
+        if not rclpy.ok():  # a signal came meanwhile
+            return
+        callbacks = traceback.extract_tb(error.__traceback__)[1:]
+        ours = any(PACKAGE in Path(frame.filename).parents for frame in callbacks)
+        rclpys = isinstance(error, ValueError) and not ours
+        text = f"a request was left out: {error}" if rclpys else traceback.format_exc()
+        node.get_logger().error(text, throttle_duration_sec=1.0)
 
 
 def interrupted(error: Exception) -> bool:

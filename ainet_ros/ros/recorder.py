@@ -47,6 +47,7 @@ MEGABYTE = 1_000_000
 REPORT_PERIOD_S = 1.0
 ANSWER_S = 5.0
 """So long an answer may take; a target may besides be started on images that are history_s old."""
+ASK_AGAIN_S = 10.0
 LOSS_S = 10.0
 """So long a loss is a WARN in /diagnostics."""
 REPEAT_S = 30.0
@@ -85,6 +86,7 @@ class Recorder(Node):
         self._answers = 0  # since the last camera_info
         self._told = False  # the tracker's parameters
         self._asked: Future[Any] | None = None
+        self._ask_again_at = 0.0
         self._said = self._writer.status
         self._lost = 0
         self._lost_at = float("-inf")
@@ -155,21 +157,27 @@ class Recorder(Node):
     # The tracker's parameters
 
     def _ask_for_parameters(self) -> None:
-        """Ask, until there is an answer."""
-        if self._told:
-            return
+        """Ask, until there is an answer, and once more where the tracker has come anew."""
         if not (self._list.service_is_ready() and self._get.service_is_ready()):
-            self._asked = None
-        elif self._asked is None or self._asked.done():
-            self._asked = self._list.call_async(ListParameters.Request(depth=1))
-            self._asked.add_done_callback(self._on_names)
+            self._asked, self._told = None, False
+            return
+        # One that was killed seems to be there for seconds, and never answers.
+        if self._told or (self._asked is not None and time.monotonic() < self._ask_again_at):
+            return
+        self._ask_again_at = time.monotonic() + ASK_AGAIN_S
+        self._asked = self._list.call_async(ListParameters.Request(depth=1))
+        self._asked.add_done_callback(self._on_names)
 
     def _on_names(self, answer: Future[Any]) -> None:
+        if answer != self._asked:
+            return  # of a question that was asked again meanwhile
         names = sorted(answer.result().result.names)
         self._asked = self._get.call_async(GetParameters.Request(names=names))
         self._asked.add_done_callback(partial(self._on_values, names))
 
     def _on_values(self, names: list[str], answer: Future[Any]) -> None:
+        if answer != self._asked:
+            return
         values = map(parameter_value_to_python, answer.result().values)
         parameters = dict(zip(names, values, strict=True))
         self._writer.keep_parameters(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))

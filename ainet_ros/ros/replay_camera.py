@@ -35,7 +35,7 @@ from ainet_ros.vision.scenes import Scene
 from ainet_ros.vision.sources import Frame, Source, open_source
 
 from .images import to_compressed, to_image
-from .process import ros
+from .process import ros, spin_once
 from .table import Table, declare, parameter, updated
 
 COUNTS_OF_BLACK = 10_000
@@ -190,7 +190,7 @@ class ReplayCamera(Node):
                 shot = [(to, serialize_message(message)) for to, message in messages(stamp)]
                 heapq.heappush(waiting, Shot(shot_due, order, shot))
             due = max(due + self._period, time.monotonic())
-            self._executor.spin_once(timeout_sec=0.0)  # where there is no time, requests are heard
+            spin_once(self, self._executor, 0.0)  # where there is no time, requests are heard
             self._publish_until(due - self._period / 2, waiting)
         self._publish_until(float("inf"), waiting)
         self.get_logger().info("the source has ended")
@@ -245,7 +245,7 @@ class ReplayCamera(Node):
 
     def _spin_until(self, when: float) -> None:
         while (left := when - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=left)
+            spin_once(self, self._executor, left)
 
     def _camera_publisher(self, topic: str, transport: str) -> Any:
         # Reliable, depth 5: subscribers of either kind are served.

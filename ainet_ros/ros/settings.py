@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from ainet_ros.vision.registration import Registration
@@ -11,19 +12,35 @@ from ainet_ros.vision.thermal import ToneMap
 
 from .parameters import TrackerParameters
 
+REGISTRATION = frozenset({"registration", "calibration_file"})
+"""Parameters of it."""
+
 
 class Settings(NamedTuple):
     """Made of the parameters; the tone map has seen no image yet."""
 
     tone_map: ToneMap
-    registration: Registration
+    registration: Registration | None
+    """None: as before."""
     thresholds: tuple[float, float]
     search_windows: int
     max_targets: int
 
     @classmethod
-    def of(cls, parameters: TrackerParameters) -> Settings:
-        """Raises ValueError or OSError where parameters or calibration file are wrong."""
+    def of(
+        cls, parameters: TrackerParameters, changed: Collection[str] = REGISTRATION
+    ) -> Settings:
+        """changed: names of the parameters that are new; where none of `REGISTRATION` is, the
+        calibration file, which may be gone by now, is not read again.
+
+        Raises ValueError or OSError where parameters or calibration file are wrong.
+        """
+        registration = None
+        if not REGISTRATION.isdisjoint(changed):
+            registration = Registration(
+                parameters.registration,
+                parameters.calibration_file if parameters.registration == "homography" else None,
+            )
         return cls(
             ToneMap(
                 parameters.tone_mode,
@@ -31,10 +48,7 @@ class Settings(NamedTuple):
                 smoothing=parameters.tone_smoothing,
                 limits=(parameters.tone_fixed_low, parameters.tone_fixed_high),
             ),
-            Registration(
-                parameters.registration,
-                parameters.calibration_file if parameters.registration == "homography" else None,
-            ),
+            registration,
             parameters.thresholds,
             parameters.search_windows,
             parameters.max_targets,

@@ -409,14 +409,15 @@ class TrackerNode(LifecycleNode):
         return await answer
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        if not describe(TrackerParameters).keys() & {change.name for change in changes}:
+        changed = {change.name for change in changes}
+        if changed.isdisjoint(describe(TrackerParameters)):
             return SetParametersResult(successful=True)  # of the quality of service
         try:
             parameters = updated(self._values, changes)
-            settings = Settings.of(parameters)
+            settings = Settings.of(parameters, changed)
         except (ValueError, OSError) as error:
             return SetParametersResult(successful=False, reason=str(error))
-        if any(change.name == "init_box" for change in changes):
+        if "init_box" in changed:
             self._box_due = parameters.box
         self._values = parameters
         if self._pairing is not None:
@@ -443,7 +444,8 @@ class TrackerNode(LifecycleNode):
         if images is not None and now >= self._fit_due:
             self._fit_due = now + FIT_PERIOD_S
             self._requests.submit(self._check_fit, self._health, *images)
-        device = "" if self._engine is None else self._engine.device
+        engine = self._engine  # the worker may let go of it meanwhile
+        device = "" if engine is None else engine.device
         name = self.get_fully_qualified_name().lstrip("/")
         diagnostics = DiagnosticArray(status=statuses(name, report, self._values, device))
         if self._gave_up:

@@ -33,6 +33,8 @@ def resolve(name: str) -> torch.device:
         raise ValueError(f"device {name!r} is none of auto, cpu, cuda, cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name}: torch finds no CUDA GPU; use cpu or auto")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise ValueError(f"device {name}: torch finds {count} GPUs, counted from cuda:0")
     return device
 
 

@@ -83,7 +83,8 @@ class OnnxNetwork(nn.Module):
         Runtime is not there for the device.
         """
         super().__init__()
-        if not Path(path).is_file():
+        path = Path(path).expanduser()
+        if not path.is_file():
             raise FileNotFoundError(f"no ONNX file {path}")
         try:
             import onnxruntime
@@ -96,9 +97,10 @@ class OnnxNetwork(nn.Module):
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        settings = {} if device.index is None else {"device_id": device.index}
         try:
             self._session = onnxruntime.InferenceSession(
-                os.fspath(path), options, providers=[provider]
+                path, options, providers=[(provider, settings)]
             )
         except Exception as error:  # it has many kinds, of no common base
             raise ValueError(f"{path} is no ONNX file, or is damaged: {error}") from None
@@ -124,5 +126,8 @@ class OnnxNetwork(nn.Module):
 
     def _run(self, target: tuple[Tensor, ...]) -> list[Tensor]:
         arrays = (tensor[None].cpu().numpy() for tensor in target)
-        outputs = self._session.run(_OUTPUTS, dict(zip(_INPUTS, arrays, strict=True)))
+        try:
+            outputs = self._session.run(_OUTPUTS, dict(zip(_INPUTS, arrays, strict=True)))
+        except Exception as error:  # its own kinds; as torch fails, where memory runs out too
+            raise RuntimeError(f"ONNX Runtime: {error}") from error
         return [torch.from_numpy(output) for output in outputs]

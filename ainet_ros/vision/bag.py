@@ -73,7 +73,16 @@ class BagSource(Source):
         self.name = recording_name(path)
         self._path = path
         with opened(path) as bag:
-            self._topics = [_topic(bag, path, topic) for topic in (rgb_topic, thermal_topic)]
+            topics = [_topic(bag, path, topic) for topic in (rgb_topic, thermal_topic)]
+            # Of a camera that was silent all along a recording has no topic.
+            if None in topics and (pairs is None or not any(topics)):
+                wanted = (rgb_topic, thermal_topic)[topics.index(None)]
+                images = ", ".join(_image_topics(bag)) or "none"
+                raise ValueError(f"{path}: no image topic {wanted}; its image topics are {images}")
+            self._topics = [
+                found or wanted
+                for found, wanted in zip(topics, (rgb_topic, thermal_topic), strict=True)
+            ]
             rgb, thermal = _stamps(bag, self._topics)
         if pairs is None:
             self._pairs = nearest_pairs(rgb, thermal, round(SLOP * 1e9))
@@ -204,7 +213,7 @@ def opened(path: Path) -> Iterator[AnyReader]:
     Raises ValueError where it cannot be read.
     """
     with ExitStack() as stack:
-        parts = sorted(path.glob(PARTS)) or [path]
+        parts = sorted(filter(Path.is_dir, path.glob(PARTS))) or [path]
         files = [file for part in parts for file in _readable(part, stack)]
         if not files:
             raise ValueError(f"{path}: nothing that can be read has reached the disk")
@@ -273,9 +282,13 @@ def _completed(file: Path, folder: Path) -> Path:
     return copy
 
 
-def _topic(bag: AnyReader, path: Path, wanted: str) -> str:
+def _image_topics(bag: AnyReader) -> list[str]:
+    return sorted({c.topic for c in bag.connections if c.msgtype in (_RAW, _COMPRESSED)})
+
+
+def _topic(bag: AnyReader, path: Path, wanted: str) -> str | None:
     """The bag's topic of that name, raw before compressed."""
-    images = sorted({c.topic for c in bag.connections if c.msgtype in (_RAW, _COMPRESSED)})
+    images = _image_topics(bag)
     for name in (wanted, f"{wanted}/compressed"):
         found = [
             topic
@@ -286,14 +299,14 @@ def _topic(bag: AnyReader, path: Path, wanted: str) -> str:
             raise ValueError(f"{path}: topic {wanted} could be each of {', '.join(found)}")
         if found:
             return found[0]
-    raise ValueError(
-        f"{path}: no image topic {wanted}; its image topics are {', '.join(images) or 'none'}"
-    )
+    return None
 
 
 def _messages(bag: AnyReader, topics: list[str]) -> Iterator[tuple[int, int, Any]]:
     """Yields (0 for RGB or 1 for thermal, time of recording in ns, message)."""
     connections = [c for c in bag.connections if c.topic in topics]
+    if not connections:
+        return  # of none, rosbags would give all that there is
     for connection, time, data in bag.messages(connections):
         yield topics.index(connection.topic), time, bag.deserialize(data, connection.msgtype)
 
@@ -305,7 +318,8 @@ def _stamps(bag: AnyReader, topics: list[str]) -> tuple[Stamps, Stamps]:
         stamp = message.header.stamp
         headers[side].append(stamp.sec * 1_000_000_000 + stamp.nanosec)
         recorded[side].append(time)
-    rgb, thermal = headers if all(any(stamps) for stamps in headers) else recorded
+    told = all(any(stamps) for stamps in headers if stamps)
+    rgb, thermal = headers if told else recorded
     return np.array(rgb, np.int64), np.array(thermal, np.int64)
 
 

@@ -123,8 +123,26 @@ def first_target(
     start = next((event for event in recording.events if event.event == "INIT"), None)
     if start is None:
         return None
-    answers = [a for a in recording.answers if a.target_id == start.target_id]
+    # A tracker that was started again counts its targets from 1 again.
+    again = next(
+        (
+            event.stamp_ns
+            for event in recording.events[recording.events.index(start) + 1 :]
+            if event.event == "INIT" and event.target_id == start.target_id
+        ),
+        None,
+    )
+    answers = [
+        answer
+        for answer in recording.answers
+        if answer.target_id == start.target_id and (again is None or answer.stamp_ns < again)
+    ]
     pairs = [start.pair, *(answer.pair for answer in answers)]
+    if len(set(pairs)) < len(pairs):
+        raise ValueError(
+            f"{path}: images with the same stamps were answered again, as of a bag that was "
+            "played in a loop: give --box x,y,w,h"
+        )
     source = BagSource(path, rate, rgb_topic, thermal_topic, pairs)
     if source.present[0] != 0:
         raise ValueError(

@@ -137,7 +137,8 @@ class ConsoleNode(Node):
         except ValueError as error:
             self.get_logger().error(f"{view}: {error}", throttle_duration_sec=5.0)
             return
-        self._post(self.console.show, view, Picture(stamp_ns(message.header.stamp), jpeg))
+        stamp = max(stamp_ns(message.header.stamp), 0)  # a header may hold anything
+        self._post(self.console.show, Picture(view, stamp, jpeg))
 
     def _jpeg(self, message: Any) -> bytes:
         if isinstance(message, CompressedImage) and "jpeg" in message.format:
@@ -215,7 +216,8 @@ class ConsoleNode(Node):
                 with contextlib.suppress(Refused):  # the next look asks again
                     answer = await self._call(self._get, GetParameters.Request(names=names))
                     values = [parameter_value_to_python(value) for value in answer.values]
-                    self._learn(dict(zip(names, values, strict=True)))
+                    if values:  # else the tracker is of another version, and lacks one of them
+                        self._learn(dict(zip(names, values, strict=True)))
                     told = True
             await asyncio.sleep(LOOK_PERIOD_S)
 

@@ -6,9 +6,9 @@ All of it runs in one asyncio loop and belongs to it; the ROS side hands over by
 `loop.call_soon_threadsafe`.
 
 A page hears JSON objects (what is new of tracks, events, diagnostics, parameters and answers to
-its own requests) and binary messages (8 bytes, big-endian: the stamp in nanoseconds; then a JPEG).
-The next picture goes out when the page has said that it has the former: a slow link gets fewer of
-them, and smaller ones, but none that is old.
+its own requests) and binary messages (8 bytes, big-endian: the stamp in nanoseconds; one byte:
+which of `VIEWS`; then a JPEG). The next picture goes out when the page has said that it has the
+former: a slow link gets fewer of them, and smaller ones, but none that is old.
 """
 
 from __future__ import annotations
@@ -93,8 +93,9 @@ Execute = Callable[[dict[str, Any]], Awaitable[str]]
 
 
 class Picture(NamedTuple):
-    """What a camera saw or the tracker drew. stamp_ns: of its header."""
+    """What a camera saw or the tracker drew. view: of `VIEWS`. stamp_ns: of its header."""
 
+    view: str
     stamp_ns: int
     jpeg: bytes
 
@@ -152,9 +153,9 @@ class Session:
         """A value that takes the place of the former, to go out with the next bundle."""
         self._values[name] = value
 
-    def show(self, view: str, picture: Picture) -> None:
-        """The newest picture of a view, for the page that looks at it."""
-        if view == self.view:
+    def show(self, picture: Picture) -> None:
+        """The newest picture of its view, for the page that looks at it."""
+        if picture.view == self.view:
             self._picture = picture
             if self._sent_at is None:
                 self._wake.set()
@@ -196,7 +197,8 @@ class Session:
         self._picture = None
         self._sent_at = time.monotonic()
         jpeg = await asyncio.to_thread(picture.halved, self._pace.halvings)
-        await self._socket.send_bytes(picture.stamp_ns.to_bytes(8, "big") + jpeg)
+        head = picture.stamp_ns.to_bytes(8, "big") + bytes([VIEWS.index(picture.view)])
+        await self._socket.send_bytes(head + jpeg)
 
     async def read(self) -> None:
         """Do what the page asks, until it is gone."""
@@ -280,10 +282,10 @@ class Console:
         for session in self._sessions:
             session.put(name, value)
 
-    def show(self, view: str, picture: Picture) -> None:
-        """The newest picture of a view."""
+    def show(self, picture: Picture) -> None:
+        """The newest picture of its view."""
         for session in self._sessions:
-            session.show(view, picture)
+            session.show(picture)
 
     async def flush_forever(self) -> None:
         """Send out the bundles, and say what is looked at."""

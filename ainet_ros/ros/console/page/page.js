@@ -6,6 +6,7 @@ const WINDOW_S = 60;
 const GAP_S = 3; // a curve is not drawn across
 const LEAST_BOX = 4; // pixels of the picture
 const KEY_STEP = 0.01; // of the picture's width and height
+const VIEWS = ["overlay", "rgb", "thermal"]; // as the server counts them
 const RETRY_MS = [500, 1000, 2000, 5000];
 
 const find = (id) => document.getElementById(id);
@@ -15,8 +16,8 @@ const pen = picture.getContext("2d");
 
 let socket = null;
 let tries = 0;
-let view = "overlay";
-let shown = null; // {image, stamp} of the picture on the stage
+let view = "overlay"; // that was asked for
+let shown = null; // {image, stamp, of} of the picture on the stage; of: the view that it is
 let latest = null; // the same of the newest picture, which waits while a box is dragged
 let box = null; // [x, y, width, height] in fractions of the picture, while it is drawn
 let drag = null; // {x, y} where the drag began
@@ -96,11 +97,13 @@ function say(text, bad = false) {
 // The picture
 
 async function show(data) {
-  const stamp = new DataView(data).getBigInt64(0).toString();
+  const head = new DataView(data);
+  const stamp = head.getBigInt64(0).toString();
+  const of = VIEWS[head.getUint8(8)];
   try {
-    const image = await createImageBitmap(new Blob([data.slice(8)], { type: "image/jpeg" }));
+    const image = await createImageBitmap(new Blob([data.slice(9)], { type: "image/jpeg" }));
     latest?.image !== shown?.image && latest?.image.close();
-    latest = { image, stamp };
+    latest = { image, stamp, of };
     if (!drag) draw();
   } finally {
     if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ do: "seen" }));
@@ -146,12 +149,12 @@ function place(event) {
 }
 
 function start() {
-  const { image: { width, height }, stamp } = shown; // of what the box was drawn on
+  const { image: { width, height }, stamp, of } = shown; // of what the box was drawn on
   const chosen = box;
   setBox(null);
   if (!chosen || chosen[2] * width < LEAST_BOX || chosen[3] * height < LEAST_BOX) {
     say("the box is too small: drag from one corner of the target to the other", true);
-  } else if (view === "thermal") {
+  } else if (of === "thermal") {
     say("draw the box on the overlay or the RGB picture", true);
   } else {
     command({ do: "init", box: chosen, stamp, add: find("add").checked });
