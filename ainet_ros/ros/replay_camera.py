@@ -96,8 +96,8 @@ class CameraParameters(Table):
     )
     thermal_encoding: str = parameter(
         "auto",
-        "Of thermal images; auto: as they are recorded. 8-bit recordings become 16 bit as counts "
-        "of 10000 + 20 times the grey value.",
+        "Of thermal images; auto: as they are recorded. In mono16 and 16UC1 8-bit recordings "
+        "become counts of 10000 + 20 times the grey value.",
         choices=("auto", "mono8", "8UC3", "mono16", "16UC1"),
         read_only=True,
     )
