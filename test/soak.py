@@ -162,7 +162,8 @@ def _load_text(soak, picture):
         f"{soak['rate']:.0f} Hz, more than the node can take, and beside it a recorder that keeps "
         f"its newest {soak_load.RECORDER['total_mb']} MB, a console whose page was opened and "
         f"closed {soak['page']['visits']} times, and a subscriber of the overlay that came and "
-        f"went {soak['viewer']['visits']} times."
+        f"went {soak['viewer']['visits']} times. While there is no target, about half of the "
+        "time, pairs are answered without the network."
     )
     yield "\n".join(
         [
