@@ -85,6 +85,7 @@ class Recorder(Node):
         self._listen_to_cameras((values.rgb_transport, values.thermal_transport))
         self._answers = 0  # since the last camera_info
         self._told = False  # the tracker's parameters
+        self._kept = False
         self._asked: Future[Any] | None = None
         self._ask_again_at = 0.0
         self._said = self._writer.status
@@ -180,7 +181,10 @@ class Recorder(Node):
             return
         values = map(parameter_value_to_python, answer.result().values)
         parameters = dict(zip(names, values, strict=True))
-        self._writer.keep_parameters(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
+        if not self._kept:  # they are those that the recording began with
+            self._kept = True
+            text = yaml.safe_dump({"/**": {"ros__parameters": parameters}})
+            self._writer.keep_parameters(text)
         self._images.seconds = ANSWER_S + parameters["history_s"]
         transports = (parameters["rgb_transport"], parameters["thermal_transport"])
         if transports != self._transports:
