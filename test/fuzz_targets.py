@@ -246,18 +246,18 @@ def bearing(folder):
                 st.just([300.0, 0, 160, 0, 300, 120, 0, 0, 1]),
             ),
             "d": st.lists(number, max_size=16),
-            "roi": st.builds(
-                SimpleNamespace,
-                **dict.fromkeys(
+            "roi": st.fixed_dictionaries(
+                dict.fromkeys(
                     ("x_offset", "y_offset", "width", "height"),
                     st.one_of(st.just(0), st.integers(0, 2**32 - 1)),
-                ),
+                )
             ),
         }
     )
 
     def check(given):
-        found = ray(SimpleNamespace(**given), (160, 120), 80.0, 30.0)
+        info = SimpleNamespace(**{**given, "roi": SimpleNamespace(**given["roi"])})
+        found = ray(info, (160, 120), 80.0, 30.0)
         assert found is None or math.isclose(sum(v * v for v in found), 1, abs_tol=1e-6), found
 
     yield check, given
@@ -703,7 +703,7 @@ def topics(folder):
     """Images and camera_info of any content while targets are tracked."""
     from geometry_msgs.msg import Vector3Stamped
     from hypothesis import strategies as st
-    from sensor_msgs.msg import CameraInfo, Image
+    from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 
     with (
         bearing(folder) as (_, info),
@@ -716,7 +716,7 @@ def topics(folder):
 
         def check(given):
             rgb, thermal, info, box = given
-            publisher.publish(CameraInfo(**info))
+            publisher.publish(CameraInfo(**{**info, "roi": RegionOfInterest(**info["roi"])}))
             ros.publish(_image_message(rgb), _image_message(thermal))
             ros.init(box, add=True)
             ros.track(good, good)  # is answered, whatever came before

@@ -330,6 +330,7 @@ def test_camera_info_of_no_lens(changes, text):
         distortion_model="plumb_bob",
         k=[300.0, 0, 160, 0, 300, 120, 0, 0, 1],
         d=[],
+        roi=SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0),
     )
     assert bearing.ray(SimpleNamespace(**good), (160, 120), 80, 30)
     with pytest.raises(ValueError, match=text):

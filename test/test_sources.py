@@ -276,7 +276,7 @@ class TestBags:
         for name in ("rosbags", "rosbags.highlevel", "ainet_ros.vision.bag"):
             monkeypatch.setitem(sys.modules, name, None)
         (tmp_path / "metadata.yaml").touch()
-        with pytest.raises(ValueError, match=r"pip install ainet_ros\[bags\]"):
+        with pytest.raises(ValueError, match="pip install rosbags"):
             open_source(tmp_path)
 
 
