@@ -185,6 +185,19 @@ def test_what_is_found_in_its_place_is_counted(square):
     assert {trial.false for trial in made} == {3}
 
 
+def test_no_trial_goes_beyond_the_labels(square, tmp_path):
+    for name in ("visible", "infrared"):
+        labels = (tmp_path / f"{name}.txt").read_text().splitlines(keepends=True)
+        (tmp_path / f"{name}.txt").write_text("".join(labels[:45]))
+    (sequence,) = open_benchmark(tmp_path).sequences
+
+    def places(rgb):
+        box = bright(rgb)
+        return ((0, 0, 9, 9), State.LOST) if box is None else (box, State.TRACKING)
+
+    assert [trial.start for trial in trials(Seer(places), sequence)] == [0]
+
+
 def test_a_target_that_is_never_lost_is_told(square):
     seer = Seer(lambda rgb: (bright(rgb) or (0, 0, 9, 9), State.TRACKING))
     assert {(trial.lost_after, trial.false) for trial in trials(seer, square)} == {(None, 0)}

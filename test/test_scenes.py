@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ainet_ros.vision.scenes import ATTRIBUTES, Scene
+from ainet_ros.vision.scenes.collection import drawn_attributes, write_collection
 from ainet_ros.vision.sources import open_source
 
 SMALL = {"size": (160, 120), "frames": 12}
@@ -175,3 +176,13 @@ def test_written_recording_reads_back(tmp_path):
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         Scene(**arguments)
+
+
+def test_a_set_that_grows_keeps_the_attributes_of_all(tmp_path):
+    for seeds in ((3,), (10,)):
+        write_collection(tmp_path, seeds, frames=2)
+    table = tmp_path / "attr_txt"
+    assert (table / "SequencesName.txt").read_text().split() == ["scene_3", "scene_10"]
+    for attribute in ATTRIBUTES:
+        expected = [str(int(attribute in drawn_attributes(seed))) for seed in (3, 10)]
+        assert (table / f"{attribute}.txt").read_text().split() == expected
