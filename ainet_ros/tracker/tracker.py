@@ -33,7 +33,9 @@ SEARCH_FACTOR = 4.0
 SEARCH_WINDOWS = 4
 """Windows that a lost target is looked for in, each pair."""
 USUAL_SHARE = 0.9
-"""Of its usual score that a lost target must have to be found."""
+"""Of its usual score that a lost target needs to be found, and one that jumps to be believed."""
+JUMP = 0.7
+"""Of sqrt(w * h) that a target's middle moves by from pair to pair: beyond that it jumps."""
 USUAL_DECAY = 0.9
 """Weight of the past in the usual score, each pair."""
 CONFIRMED_IN = 4
@@ -103,12 +105,14 @@ class Tracker:
     of the network; `init` and `track` follow one that the tracker keeps. Not thread safe: one
     owner.
 
-    A target is LOST when its score falls under `lost_below`. In each pair it is then looked for in
-    windows of the size it had (`search_windows`, shared by all that are LOST, two at least): where
-    it was last believed to be, and places around that, further away in each pair, until the whole
-    image was looked at and it begins anew. Where the score reaches `found_above`, and
-    `USUAL_SHARE` of what it usually was, the next pair is looked at there alone; after
-    `CONFIRMED_IN` pairs in a row the target is TRACKING.
+    A target is LOST when its score falls under `lost_below`, or, where its box jumps, under
+    `USUAL_SHARE` of what it usually was: that is another one that looks like it. (It is never LOST
+    where `lost_below` is 0.) In each pair it is then looked for in windows of the size it had
+    (`search_windows`, shared by all that are LOST, two at least): where it was last believed to
+    be, and places around that, further away in each pair, until the whole image was looked at and
+    it begins anew. Where the score reaches `found_above`, and `USUAL_SHARE` of what it usually
+    was, the next pair is looked at there alone; after `CONFIRMED_IN` pairs in a row the target is
+    TRACKING.
     """
 
     def __init__(
@@ -306,7 +310,8 @@ class Tracker:
     def _update(self, target: Target, box: Box, score: float) -> None:
         """box, score: the best that was seen in the windows of `_views`."""
         if target.state is State.TRACKING:
-            if score < self.lost_below:
+            another = jumps(target.box, box) and score < USUAL_SHARE * target.usual_score
+            if score < self.lost_below or (another and self.lost_below > 0):
                 target.state = State.LOST
                 target.looked_at, target.candidate, target.seen = 0, None, 0
                 return
@@ -349,6 +354,12 @@ def hann_window(side: int) -> Tensor:
     k = torch.arange(1, side + 1)
     line = 0.5 * (1 - torch.cos(2 * math.pi * k / (side + 1)))
     return torch.outer(line, line)[None, None]
+
+
+def jumps(before: Box, after: Box) -> bool:
+    """Whether the middle moves further than a target does, by JUMP."""
+    x0, y0, x1, y1 = (box[k] + box[k + 2] / 2 for box in (before, after) for k in (0, 1))
+    return math.hypot(x1 - x0, y1 - y0) > JUMP * math.sqrt(before[2] * before[3])
 
 
 @lru_cache(maxsize=64)  # they stay the same while a target is LOST, and may be thousands
