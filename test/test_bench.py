@@ -200,9 +200,9 @@ def test_bench_track_adds_up(tmp_path, capsys):
         "track", "--weights", str(tmp_path / "tiny.safetensors"), "--repeats", "1",
         "--size", "160x120", "--size", "64x48", "--targets", "3",
     )  # fmt: skip
-    assert ainet(*command, "--json", str(tmp_path / "track.json")) == 0
+    assert ainet(*command, "--json", str(tmp_path / "new" / "track.json")) == 0
     assert "3 targets at once" in capsys.readouterr().out
-    sizes = json.loads((tmp_path / "track.json").read_text())["sizes"]
+    sizes = json.loads((tmp_path / "new" / "track.json").read_text())["sizes"]
     assert list(sizes) == ["160x120", "64x48"]
     for row in sizes.values():
         whole = sum(row[f"{part}_ms"] for part in ("preprocess", "network", "postprocess"))

@@ -199,6 +199,7 @@ def _print(
     import json
 
     text = json.dumps(result, indent=2)
-    if args.json:
-        Path(args.json).write_text(text + "\n")
     print(text if args.json == "" else table(result))
+    if args.json:  # what took minutes to measure is printed before a file can fail
+        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
+        Path(args.json).write_text(text + "\n")
