@@ -131,8 +131,9 @@ class TrackerParameters(Table):
     lost_below: float = parameter(
         -1.0,
         "A tracked target whose score falls below this is LOST, as is one whose box jumps with "
-        "less than nine tenths of its usual score; 0 never loses it; -1 takes what suits the "
-        f"weights, where they have the name of shipped ones, and else {LOST_BELOW:g}.",
+        "less than nine tenths of its usual score; with 0 only one whose score is no number; -1 "
+        "takes what suits the weights, where they have the name of shipped ones, and else "
+        f"{LOST_BELOW:g}.",
         limits=(-1.0, 1.0),
     )
     found_above: float = parameter(

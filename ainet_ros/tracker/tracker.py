@@ -106,13 +106,13 @@ class Tracker:
     owner.
 
     A target is LOST when its score falls under `lost_below`, or, where its box jumps, under
-    `USUAL_SHARE` of what it usually was: that is another one that looks like it. (It is never LOST
-    where `lost_below` is 0.) In each pair it is then looked for in windows of the size it had
-    (`search_windows`, shared by all that are LOST, two at least): where it was last believed to
-    be, and places around that, further away in each pair, until the whole image was looked at and
-    it begins anew. Where the score reaches `found_above`, and `USUAL_SHARE` of what it usually
-    was, the next pair is looked at there alone; after `CONFIRMED_IN` pairs in a row the target is
-    TRACKING.
+    `USUAL_SHARE` of what it usually was: that is another one that looks like it. (Where
+    `lost_below` is 0, only a score that is no number loses it.) In each pair it is then looked for
+    in windows of the size it had (`search_windows`, shared by all that are LOST, two at least):
+    where it was last believed to be, and places around that, further away in each pair, until the
+    whole image was looked at and it begins anew. Where the score reaches `found_above`, and
+    `USUAL_SHARE` of what it usually was, the next pair is looked at there alone; after
+    `CONFIRMED_IN` pairs in a row the target is TRACKING.
     """
 
     def __init__(
