@@ -25,10 +25,10 @@ from std_msgs.msg import Header
 
 from ainet_ros import network
 from ainet_ros.msg import Box, Track
-from ainet_ros.ros.filters import stamp_ns
 from ainet_ros.ros.images import to_image
 from ainet_ros.srv import InitTarget, ResetTarget
 from ainet_ros.tracker import weights
+from ainet_ros.vision.encoding import stamp_ns
 
 # Nothing leaves this machine, and each client has a domain of its own.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"

@@ -28,8 +28,8 @@ from rclpy.parameter import Parameter, parameter_value_to_python
 from soak_load import troubles
 
 from ainet_ros.msg import Box, Event, Track
-from ainet_ros.ros.filters import stamp_ns
 from ainet_ros.srv import InitTarget, ResetTarget
+from ainet_ros.vision.encoding import stamp_ns
 from ainet_ros.vision.scenes import Scene
 
 DEPTH = 5000

@@ -28,9 +28,9 @@ from std_msgs.msg import Header
 from ainet_ros.evaluation import metrics
 from ainet_ros.msg import Track
 from ainet_ros.ros.console.server import VIEWS
-from ainet_ros.ros.filters import stamp_ns
 from ainet_ros.ros.parameters import TrackerParameters
 from ainet_ros.ros.table import describe
+from ainet_ros.vision.encoding import stamp_ns
 from ainet_ros.vision.scenes import Scene
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -44,10 +44,10 @@ from std_msgs.msg import Header
 from test_launch import launch, needs_launch
 
 from ainet_ros.msg import Track
-from ainet_ros.ros.filters import stamp_ns
 from ainet_ros.ros.images import to_image
 from ainet_ros.tracker import weights
 from ainet_ros.tracker.device import out_of_memory
+from ainet_ros.vision.encoding import stamp_ns
 
 HERE = Path(__file__).parent
 PAIRS, BOXES = ros_nodes.moving_scene(12)

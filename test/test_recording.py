@@ -26,7 +26,6 @@ from std_msgs.msg import Header
 from ainet_ros.evaluation import one_pass
 from ainet_ros.files import write_whole
 from ainet_ros.msg import Event, Track
-from ainet_ros.ros.filters import stamp_ns
 from ainet_ros.ros.images import to_image
 from ainet_ros.ros.parts import Message, PartWriter, Topic, typestore
 from ainet_ros.ros.recorder import serialized_stamp_ns
@@ -35,6 +34,7 @@ from ainet_ros.tracker import Tracker
 from ainet_ros.vision import boxes as box_files
 from ainet_ros.vision import recording
 from ainet_ros.vision.bag import BagSource, holds_messages, opened
+from ainet_ros.vision.encoding import stamp_ns
 from ainet_ros.vision.scenes import Scene
 from ainet_ros.vision.sources import open_source
 

@@ -18,10 +18,10 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from ainet_ros.msg import Track
-from ainet_ros.ros.filters import stamp_ns
 from ainet_ros.ros.images import decode
 from ainet_ros.ros.replay_camera import thermal_as
 from ainet_ros.tracker import Tracker
+from ainet_ros.vision.encoding import stamp_ns
 from ainet_ros.vision.scenes import Scene
 from ainet_ros.vision.sources import open_source
 

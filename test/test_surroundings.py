@@ -21,9 +21,9 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from ainet_ros.msg import Box, Track
-from ainet_ros.ros.filters import stamp_ns
 from ainet_ros.ros.images import to_image
 from ainet_ros.srv import InitTarget
+from ainet_ros.vision.encoding import stamp_ns
 
 PAIRS, BOXES = ros_nodes.moving_scene(8)
 PERIOD_NS = 200_000_000

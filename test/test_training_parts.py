@@ -172,6 +172,15 @@ def test_thermal_counts_are_seen_as_the_tracker_sees_them(tmp_path: Path) -> Non
     assert np.array_equal(found.image(found.stills[0].image)[..., 3], ToneMap()(counts))
 
 
+def test_recordings_held_out_by_a_name_that_is_none_are_named(lasher: Path) -> None:
+    videos = {"lasher": {"validation": ["two", "three"]}}
+    text = "lasher: no three to hold out for validation"
+    assert text in open_parts(lasher, videos=videos).problems
+    with pytest.raises(ValueError, match=text):
+        open_parts(lasher, strict=True, videos=videos)
+    assert open_parts(lasher, videos={"lasher": {"validation": ["two"]}}).problems == []
+
+
 def test_crops_that_are_no_zip_file_are_named(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/crops.zip").write_bytes(b"half of a download")

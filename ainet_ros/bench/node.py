@@ -23,9 +23,9 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from ainet_ros.msg import Box, Track
-from ainet_ros.ros.filters import stamp_ns
 from ainet_ros.ros.processes import NodeProcesses, ProcessError
 from ainet_ros.srv import InitTarget
+from ainet_ros.vision.encoding import stamp_ns
 from ainet_ros.vision.scenes import Scene
 
 from .measure import machine

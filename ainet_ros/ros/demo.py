@@ -32,12 +32,11 @@ from ainet_ros.evaluation import metrics
 from ainet_ros.msg import Box, Track
 from ainet_ros.srv import InitTarget
 from ainet_ros.vision import boxes as box_files
-from ainet_ros.vision.encoding import decode_compressed
+from ainet_ros.vision.encoding import decode_compressed, stamp_ns
 from ainet_ros.vision.scenes import Scene
 from ainet_ros.vision.sources import Source, open_source
 from ainet_ros.vision.video import VideoWriter
 
-from .filters import stamp_ns
 from .process import ros
 from .processes import NodeProcesses, ProcessError
 

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ainet_ros.vision.encoding import stamp_ns
+
 from .pairing import NearestTime, Pair
 
 if TYPE_CHECKING:
@@ -52,11 +54,6 @@ except ImportError:
 
         def getTopic(self) -> str:
             return self.topic
-
-
-def stamp_ns(stamp: Any) -> int:
-    """A `builtin_interfaces/Time` in nanoseconds."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 class NearestTimePairs(SimpleFilter):  # type: ignore[misc]

@@ -25,8 +25,8 @@ from ainet_ros.files import write_whole
 from ainet_ros.vision.bag import PARAMETERS, PARTS, holds_messages
 
 from .recording import RecorderParameters
+from .table import MEGABYTE
 
-MEGABYTE = 1_000_000
 RESERVE = 16 * MEGABYTE
 """Of the queue, for messages that are no images."""
 RUNS = "????-??-??_??-??-??*"

@@ -32,18 +32,17 @@ from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo
 
 from ainet_ros.msg import Event, Track
+from ainet_ros.vision.encoding import stamp_ns
 
 from .camera import Camera
-from .filters import stamp_ns
 from .process import ignore_interrupts, ros, spin
 from .qos import create_publisher, profile
 from .recording import RecorderParameters, UnansweredImages
-from .table import declare
+from .table import MEGABYTE, declare
 
 TRACKER = "ainet"
 DEPTH = 100
 """Of the answers and events, which must not be lost."""
-MEGABYTE = 1_000_000
 REPORT_PERIOD_S = 1.0
 ANSWER_S = 5.0
 """So long an answer may take; a target may besides be started on images that are history_s old."""

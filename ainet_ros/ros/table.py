@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 TableType = TypeVar("TableType", bound="Table")
 
+MEGABYTE = 1_000_000
+"""What the unit MB of a parameter is, in bytes."""
+
 
 @dataclass(frozen=True)
 class Description:

@@ -42,13 +42,13 @@ from ainet_ros.srv import InitTarget, ResetTarget
 from ainet_ros.tracker import Box, State, Track
 from ainet_ros.vision import overlay
 from ainet_ros.vision.calibration import misfit
-from ainet_ros.vision.encoding import to_rgb
+from ainet_ros.vision.encoding import stamp_ns, to_rgb
 
 from . import messages
 from .bearing import ray
 from .camera import Camera
 from .engine import Engine, Images, OutOfMemory, in_one_line
-from .filters import NearestTimePairs, stamp_ns
+from .filters import NearestTimePairs
 from .health import PERIOD_S, Health, statuses
 from .images import cv_bridge, to_compressed, to_image
 from .pairing import NearestTime, Pair
@@ -56,7 +56,7 @@ from .parameters import TrackerParameters
 from .process import ignore_interrupts, interrupted, ros, spin
 from .qos import create_publisher, profile
 from .settings import Settings
-from .table import declare, describe, updated
+from .table import MEGABYTE, declare, describe, updated
 from .worker import Entry, RecentPairs, Worker
 
 try:
@@ -71,7 +71,6 @@ DEPTH = 10
 REQUESTS = 1000
 """Most requests that wait for their turn: one more is lost, and who asked waits for ever. The
 services of parameters have as many, others 10."""
-MEGABYTE = 1_000_000
 LAST_NS = 2**31 * 10**9 - 1
 """The last stamp that a message holds."""
 CLICKS_S = 10.0

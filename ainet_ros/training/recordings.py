@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +90,8 @@ class Recordings:
         self.tracks = [Track(**value) for value in values["tracks"]]
         self.tracks += [track for track in direct if len(track.frames) > 1]
         self.cutouts = [Cutout(**value) for value in values["cutouts"]]
+        for problem in _not_held_out(parts.videos, self.tracks):
+            skip(problem)
         self.problems: list[str] = [*values["problems"], *problems]
         self._pixels: NDArray[np.uint8] | None = None
         if not (self.stills or self.tracks):
@@ -120,6 +122,17 @@ class Recordings:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pixels": None}
+
+
+def _not_held_out(videos: Mapping[str, Videos], tracks: Iterable[Track]) -> Iterator[str]:
+    """Says which recordings should be held out by name and are not there."""
+    for part, options in videos.items():
+        if not isinstance(options.validation, Sequence):
+            continue
+        names = {t.name.split("#")[0] for t in tracks if t.name.startswith(f"{part}/")}
+        there = {name.split("/")[-1] for name in names}
+        if missing := sorted(set(options.validation) - there) if there else []:
+            yield f"{part}: no {', '.join(missing)} to hold out for validation"
 
 
 def _open(

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
-from .encoding import decode, decode_compressed, to_rgb
+from .encoding import decode, decode_compressed, stamp_ns, to_rgb
 from .sources import (
     DEFAULT_RATE,
     Frame,
@@ -315,8 +315,7 @@ def _stamps(bag: AnyReader, topics: list[str]) -> tuple[Stamps, Stamps]:
     headers: tuple[list[int], list[int]] = ([], [])
     recorded: tuple[list[int], list[int]] = ([], [])
     for side, time, message in _messages(bag, topics):
-        stamp = message.header.stamp
-        headers[side].append(stamp.sec * 1_000_000_000 + stamp.nanosec)
+        headers[side].append(stamp_ns(message.header.stamp))
         recorded[side].append(time)
     told = all(any(stamps) for stamps in headers if stamps)
     rgb, thermal = headers if told else recorded

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: the authors of ainet_ros
-"""Pixels of ROS image messages to and from numpy arrays, without ROS.
+"""Pixels and stamps of ROS messages to and from arrays and numbers, without ROS.
 
 The encodings are those of ``sensor_msgs/image_encodings``. Inside the project colour is RGB.
 """
@@ -42,6 +42,11 @@ _LAYOUTS = {
 }
 
 ENCODINGS = tuple(_LAYOUTS)
+
+
+def stamp_ns(stamp: Any) -> int:
+    """A `builtin_interfaces/Time` in nanoseconds."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def _layout(encoding: str) -> _Layout:

@@ -16,6 +16,7 @@ from ainet_ros.files import read_yaml
 
 from .bag import PARAMETERS, BagSource, opened
 from .boxes import Boxes
+from .encoding import stamp_ns
 
 _TRACK = "ainet_ros/msg/Track"
 _EVENT = "ainet_ros/msg/Event"
@@ -172,7 +173,7 @@ def _messages(bag: AnyReader, path: Path, kind: str) -> Sequence[Any]:
 
 def _answer(track: Any) -> Answer:
     return Answer(
-        _stamp_ns(track.header.stamp),
+        stamp_ns(track.header.stamp),
         _pair(track),
         track.target_id,
         _constant(track, track.state),
@@ -184,7 +185,7 @@ def _answer(track: Any) -> Answer:
 def _happening(event: Any) -> Happening:
     told = hasattr(event, "box")  # older messages do not say where a target was started
     return Happening(
-        _stamp_ns(event.header.stamp),
+        stamp_ns(event.header.stamp),
         _constant(event, event.event),
         event.target_id,
         _pair(event) if told else (0, 0),
@@ -194,7 +195,7 @@ def _happening(event: Any) -> Happening:
 
 def _pair(message: Any) -> PairStamps:
     """Of a Track or an Event."""
-    rgb, thermal = _stamp_ns(message.header.stamp), _stamp_ns(message.thermal_stamp)
+    rgb, thermal = stamp_ns(message.header.stamp), stamp_ns(message.thermal_stamp)
     return 0 if message.degraded and thermal else rgb, thermal
 
 
@@ -202,10 +203,6 @@ def _constant(message: Any, value: int) -> str:
     """The name of a value among the constants of a message's type."""
     constants = vars(type(message)).items()
     return next((name for name, own in constants if name.isupper() and own == value), str(value))
-
-
-def _stamp_ns(stamp: Any) -> int:
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def _quad(box: Any) -> Quad:

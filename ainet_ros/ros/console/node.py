@@ -35,11 +35,10 @@ from sensor_msgs.msg import CompressedImage
 
 from ainet_ros.msg import Box, Event, Track
 from ainet_ros.srv import InitTarget, ResetTarget
-from ainet_ros.vision.encoding import to_rgb
+from ainet_ros.vision.encoding import stamp_ns, to_rgb
 from ainet_ros.vision.thermal import ToneMap
 
 from ..camera import Camera
-from ..filters import stamp_ns
 from ..images import decode, to_compressed
 from ..parameters import ConsoleParameters, TrackerParameters
 from ..process import ros, spin
