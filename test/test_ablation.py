@@ -127,7 +127,7 @@ def test_the_page_says_what_rows_add_run_by_run() -> None:
             "Modules": [
                 row("a", (0.1, 0.3), (0.2, 0.4), 50.0),
                 row("b", (0.2, 0.4), (0.1, 0.3), 51.0),
-                row("c", (0.5, 0.1), (0.6, 0.8), 52.0),
+                row("c", (0.5, 0.2), (0.6, 0.8), 52.0),
             ]
         },
         "What it is.",
@@ -136,3 +136,4 @@ def test_the_page_says_what_rows_add_run_by_run() -> None:
     assert "b against a: overlap -0.100 ± 0.000, success +0.100 ± 0.000 (paper: +0.010)" in text
     assert "The paper's order: a < b < c." in text
     assert "Ours by overlap: b < a < c." in text
+    assert "Ours by success: the same." in text

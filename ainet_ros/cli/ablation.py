@@ -298,12 +298,16 @@ def _measure(networks: dict[str, AINet]) -> dict[str, Cost]:
 def _intro(plan: _Plan, benchmark: Benchmark, seeds: int) -> str:
     """seeds: how many are done."""
     from ainet_ros.bench.measure import machine
+    from ainet_ros.network import create
     from ainet_ros.training.config import TrainConfig
 
     config = TrainConfig.of(plan.run)
+    network = create(config.preset, **config.network).config
     here = machine()
     return (
-        f"Each variant starts from one network without fusion, trained on "
+        f"Networks of {network.depth} layers and {network.channels} channels, the template "
+        f"{network.template_size} and the search region {network.search_size} pixels. Each "
+        f"variant starts from one network without fusion, trained on "
         f"{plan.start.steps * plan.start.batch:,} samples, and is trained on "
         f"{config.steps * config.batch:,} more, alike but for what the row names: "
         f"{seeds} seed{'s' * (seeds != 1)}, mean ± standard deviation. Success is the area under "

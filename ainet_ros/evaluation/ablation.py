@@ -91,11 +91,10 @@ def _steps(variants: Sequence[Variant]) -> list[str]:
                 lambda v: statistics.mean(v.success),
             )
         ]
-        lines += [
-            f"- The paper's order: {names[0]}.",
-            f"- Ours by overlap: {names[1]}.",
-            f"- Ours by success: {names[2]}.",
-        ]
+        lines.append(f"- The paper's order: {names[0]}.")
+        for measure, found in zip(("overlap", "success"), names[1:], strict=True):
+            other = "the same" if found == names[0] else found
+            lines.append(f"- Ours by {measure}: {other}.")
     return lines
 
 
