@@ -192,20 +192,21 @@ def lost_tracker(score=0.7, **options):
     return tracker, network
 
 
-def after_a_move(by, score, **thresholds):
-    """The state after the box has moved by so many of sqrt(w * h), seen with .9 before."""
+def after_a_move(by, score, before=0.0, **thresholds):
+    """The state after the box has moved by so many of sqrt(w * h), seen with .9 before, when it
+    moved by `before`."""
     network = Scripted()
     cells = network.config.map_size
     network.cell, network.offset = (cells // 2,) * 2, (0.0, 0.0)
     tracker = Tracker(network, **{"lost_below": 0.3, "found_above": 0.6, **thresholds})
     rgb, thermal = images()
     tracker.init(rgb, thermal, (150.0, 110.0, 20.0, 20.0))
-    network.size = (0.25, 0.25)
+    network.size, network.offset = (0.25, 0.25), (before * cells / 4, 0.0)
     assert tracker.track(rgb, thermal).state is State.TRACKING
-    before = tracker.box
+    box = tracker.box
     network.score, network.offset = score, (by * cells / 4, 0.0)  # four of them in a window
     track = tracker.track(rgb, thermal)
-    moved = (track.box[0] - before[0]) / before[2]
+    moved = (track.box[0] - box[0]) / box[2]
     expected = by if track.state is State.TRACKING else 0.0
     assert moved == pytest.approx(expected, abs=0.06)  # a window starts at a whole pixel
     return track.state
@@ -216,6 +217,11 @@ def test_a_box_that_jumps_is_believed_with_nearly_the_usual_score_only():
     assert after_a_move(by=0.8, score=0.82) is State.TRACKING
     assert after_a_move(by=0.8, score=0.8) is State.LOST
     assert after_a_move(by=-1.5, score=0.8) is State.LOST
+
+
+def test_a_box_that_moves_far_all_the_time_does_not_jump():
+    assert after_a_move(by=1.1, score=0.5, before=0.6) is State.TRACKING
+    assert after_a_move(by=1.3, score=0.5, before=0.6) is State.LOST
 
 
 def test_no_target_is_lost_with_thresholds_of_zero():

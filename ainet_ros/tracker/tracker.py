@@ -35,9 +35,11 @@ SEARCH_WINDOWS = 4
 USUAL_SHARE = 0.9
 """Of its usual score that a lost target needs to be found, and one that jumps to be believed."""
 JUMP = 0.7
-"""Of sqrt(w * h) that a target's middle moves by from pair to pair: beyond that it jumps."""
+"""Of sqrt(w * h) that a target's middle moves by from pair to pair: beyond that it jumps,"""
+LONGEST_STEPS = 2.0
+"""unless that is no more than so many of its longest recent steps, as where pairs come seldom."""
 USUAL_DECAY = 0.9
-"""Weight of the past in the usual score, each pair."""
+"""Weight of the past in the usual score and the longest step, each pair."""
 CONFIRMED_IN = 4
 """Pairs in a row that a lost target must be seen in to be found."""
 MOST_PLACES = 256
@@ -90,6 +92,8 @@ class Target:
     state: State = State.TRACKING
     usual_score: float = 0.0
     """A running mean while TRACKING."""
+    longest_step: float = 0.0
+    """While TRACKING, the longest `step` from pair to pair; it fades."""
     looked_at: int = 0
     """While LOST: how many places besides the last one it was looked for at."""
     candidate: Box | None = None
@@ -105,14 +109,14 @@ class Tracker:
     of the network; `init` and `track` follow one that the tracker keeps. Not thread safe: one
     owner.
 
-    A target is LOST when its score falls under `lost_below`, or, where its box jumps, under
-    `USUAL_SHARE` of what it usually was: that is another one that looks like it. (Where
-    `lost_below` is 0, only a score that is no number loses it.) In each pair it is then looked for
-    in windows of the size it had (`search_windows`, shared by all that are LOST, two at least):
-    where it was last believed to be, and places around that, further away in each pair, until the
-    whole image was looked at and it begins anew. Where the score reaches `found_above`, and
-    `USUAL_SHARE` of what it usually was, the next pair is looked at there alone; after
-    `CONFIRMED_IN` pairs in a row the target is TRACKING.
+    A target is LOST when its score falls under `lost_below`, or, where its box jumps (further than
+    `JUMP`, and than its steps before), under `USUAL_SHARE` of what it usually was: that is another
+    one that looks like it. (Where `lost_below` is 0, only a score that is no number loses it.) In
+    each pair it is then looked for in windows of the size it had (`search_windows`, shared by all
+    that are LOST, two at least): where it was last believed to be, and places around that, further
+    away in each pair, until the whole image was looked at and it begins anew. Where the score
+    reaches `found_above`, and `USUAL_SHARE` of what it usually was, the next pair is looked at
+    there alone; after `CONFIRMED_IN` pairs in a row the target is TRACKING.
     """
 
     def __init__(
@@ -310,13 +314,16 @@ class Tracker:
     def _update(self, target: Target, box: Box, score: float) -> None:
         """box, score: the best that was seen in the windows of `_views`."""
         if target.state is State.TRACKING:
-            another = jumps(target.box, box) and score < USUAL_SHARE * target.usual_score
+            moved = step(target.box, box)
+            jumps = moved > max(JUMP, LONGEST_STEPS * target.longest_step)
+            another = jumps and score < USUAL_SHARE * target.usual_score
             if score < self.lost_below or (another and self.lost_below > 0):
                 target.state = State.LOST
                 target.looked_at, target.candidate, target.seen = 0, None, 0
                 return
             before = target.usual_score or score
             target.usual_score = USUAL_DECAY * before + (1 - USUAL_DECAY) * score
+            target.longest_step = max(moved, USUAL_DECAY * target.longest_step)
             target.box = box
         elif score < max(self.found_above, USUAL_SHARE * target.usual_score):
             target.candidate, target.seen = None, 0
@@ -356,10 +363,10 @@ def hann_window(side: int) -> Tensor:
     return torch.outer(line, line)[None, None]
 
 
-def jumps(before: Box, after: Box) -> bool:
-    """Whether the middle moves further than a target does, by JUMP."""
+def step(before: Box, after: Box) -> float:
+    """How far the middle moves, over sqrt(w * h)."""
     x0, y0, x1, y1 = (box[k] + box[k + 2] / 2 for box in (before, after) for k in (0, 1))
-    return math.hypot(x1 - x0, y1 - y0) > JUMP * math.sqrt(before[2] * before[3])
+    return math.hypot(x1 - x0, y1 - y0) / math.sqrt(before[2] * before[3])
 
 
 @lru_cache(maxsize=64)  # they stay the same while a target is LOST, and may be thousands
