@@ -69,10 +69,36 @@ class TestEncoding:
         data[0] ^= 0xFF
         assert image[0, 0, 2] == data[0]
 
+    @pytest.mark.parametrize("name", ["bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"])
+    def test_bayer_patterns(self, name):
+        color = np.array([200, 100, 30], np.uint8)
+        pattern = [color["rgb".index(letter)] for letter in name[6:10]]
+        mosaic = np.tile(np.reshape(pattern, (2, 2)), (4, 6))
+        padded = np.pad(mosaic, ((0, 0), (0, 4))).tobytes()
+        image = encoding.decode(padded, 8, 12, name, 16, False)
+        assert image.shape == (8, 12, 3)
+        assert (image == color).all()
+
+    @pytest.mark.parametrize(
+        ("name", "order"),
+        [("yuv422", "uyvy"), ("uyvy", "uyvy"), ("yuv422_yuy2", "yuyv"), ("yuyv", "yuyv")],
+    )
+    def test_yuv(self, name, order):
+        # Y, U, V of ITU-R BT.601 in studio range: grey, and the bars of 75 % red and blue.
+        colors = {(128, 128, 128): (126, 128, 128), (191, 0, 0): (65, 100, 212),
+                  (0, 0, 191): (35, 212, 114)}  # fmt: skip
+        for rgb, yuv in colors.items():
+            data = bytes(yuv["yuv".index(letter)] for letter in order) * (3 * 4)
+            image = encoding.decode(data, 3, 8, name, 16, False)
+            assert image.shape == (3, 8, 3)
+            assert np.abs(image.astype(int) - rgb).max() <= 3
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ((b"", 1, 1, "yuv422", 2, False), "yuv422.*convert it to one of"),
+            ((b"", 1, 1, "nv24", 2, False), "nv24.*convert it to one of"),
+            ((b"\0" * 30, 3, 5, "yuv422", 10, False), "yuv422 image of 5x3.*width is odd"),
+            ((b"\0" * 10, 4, 4, "bayer_rggb8", 4, False), "10 bytes.*needs 16"),
             ((b"\0" * 20, 5, 7, "mono8", 7, False), "20 bytes.*needs 35"),
             ((b"\0" * 99, 5, 7, "rgb8", 7, False), "step 7 is less"),
             ((b"", 0, 7, "mono8", 7, False), "empty"),

@@ -71,14 +71,7 @@ def decode(message: Image | CompressedImage) -> Pixels:
             return bridge.imgmsg_to_cv2(message, "passthrough" if plain else "rgb8")
         except Exception as error:  # it raises several kinds
             raise ValueError(f"cv_bridge cannot decode {message.encoding}: {error}") from error
-    return encoding.decode(
-        message.data,
-        message.height,
-        message.width,
-        message.encoding,
-        message.step,
-        bool(message.is_bigendian),
-    )
+    return encoding.decode_image(message)
 
 
 def _suits(bridge: Any, message: Image) -> bool:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
-from .encoding import decode, decode_compressed, stamp_ns, to_rgb
+from .encoding import decode_compressed, decode_image, stamp_ns, to_rgb
 from .sources import (
     DEFAULT_RATE,
     Frame,
@@ -325,11 +325,4 @@ def _stamps(bag: AnyReader, topics: list[str]) -> tuple[Stamps, Stamps]:
 def _pixels(message: Any) -> npt.NDArray[Any]:
     if message.__msgtype__ == _COMPRESSED:
         return decode_compressed(message.data)
-    return decode(
-        message.data,
-        message.height,
-        message.width,
-        message.encoding,
-        message.step,
-        bool(message.is_bigendian),
-    )
+    return decode_image(message)

@@ -44,6 +44,27 @@ _LAYOUTS = {
 ENCODINGS = tuple(_LAYOUTS)
 
 
+class _Raw(NamedTuple):
+    channels: int
+    to_rgb: int
+
+
+# What cameras give before it is made an image of. OpenCV calls a Bayer pattern by the two pixels
+# in the middle of its second row.
+_RAW = {
+    "bayer_rggb8": _Raw(1, cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr8": _Raw(1, cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg8": _Raw(1, cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg8": _Raw(1, cv2.COLOR_BayerGB2RGB),
+    "yuv422": _Raw(2, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": _Raw(2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": _Raw(2, cv2.COLOR_YUV2RGB_YUY2),
+    "yuyv": _Raw(2, cv2.COLOR_YUV2RGB_YUY2),
+}
+
+RAW_ENCODINGS = tuple(_RAW)
+
+
 def stamp_ns(stamp: Any) -> int:
     """A `builtin_interfaces/Time` in nanoseconds."""
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
@@ -58,19 +79,31 @@ def _layout(encoding: str) -> _Layout:
     return _LAYOUTS[encoding]
 
 
+def decode_image(message: Any) -> Image:
+    """`decode` of a ``sensor_msgs/Image``."""
+    return decode(
+        message.data,
+        message.height,
+        message.width,
+        message.encoding,
+        message.step,
+        bool(message.is_bigendian),
+    )
+
+
 def decode(
     data: Any, height: int, width: int, encoding: str, step: int, is_bigendian: bool
 ) -> Image:
     """Gives the pixels of a ``sensor_msgs/Image``.
 
     The result is a view of `data` (read-only where `data` is) except for 16-bit pixels that are
-    big-endian or in rows of odd length, which are copied. Alpha is dropped; padding at the end of
-    rows is skipped.
+    big-endian or in rows of odd length, which are copied, and for raw encodings, which are
+    converted. Alpha is dropped; padding at the end of rows is skipped.
 
     Args:
         data: a buffer of at least `height` * `step` bytes less the last row's padding.
         height, width: pixels.
-        encoding: one of `ENCODINGS`.
+        encoding: one of `ENCODINGS` or `RAW_ENCODINGS`.
         step: bytes from one row to the next.
         is_bigendian: byte order of 16-bit pixels.
 
@@ -80,7 +113,8 @@ def decode(
     Raises:
         ValueError: the encoding is unknown, or size, step and data do not fit together.
     """
-    layout = _layout(encoding)
+    raw = _RAW.get(encoding)
+    layout = _layout(encoding) if raw is None else _Layout(np.uint8, raw.channels, False)
     dtype = np.dtype(layout.dtype).newbyteorder(">" if is_bigendian else "<")
     pixel = dtype.itemsize * layout.channels
     if height < 1 or width < 1:
@@ -90,19 +124,24 @@ def decode(
             f"image step {step} is less than a row of {width} {encoding} pixels "
             f"({width * pixel} bytes)"
         )
-    raw = np.frombuffer(data, np.uint8)
+    given = np.frombuffer(data, np.uint8)
     needed = (height - 1) * step + width * pixel
-    if raw.size < needed:
+    if given.size < needed:
         raise ValueError(
-            f"image data has {raw.size} bytes, a {width}x{height} {encoding} image with "
+            f"image data has {given.size} bytes, a {width}x{height} {encoding} image with "
             f"step {step} needs {needed}"
         )
     image: Image = np.ndarray(
         (height, width, layout.channels),
         dtype,
-        buffer=raw,
+        buffer=given,
         strides=(step, pixel, dtype.itemsize),
     )
+    if raw is not None:
+        if raw.channels == 2 and width % 2:
+            raise ValueError(f"a {encoding} image of {width}x{height} pixels: the width is odd")
+        converted: Image = cv2.cvtColor(image, raw.to_rgb)
+        return converted
     if layout.channels == 1:
         odd = step % dtype.itemsize != 0  # OpenCV takes no array of such rows
         return image[..., 0].astype(layout.dtype, copy=odd)
