@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: the authors of ainet_ros
 """The network as an ONNX file, in ONNX Runtime and in the tracker."""
 
+import json
 import sys
 
 import cv2
@@ -14,6 +15,7 @@ from ainet_ros import cli
 from ainet_ros.tracker import Tracker, weights
 from ainet_ros.tracker.device import out_of_memory
 from ainet_ros.tracker.onnx import export
+from ainet_ros.vision.scenes import Scene
 
 BOXES = [(100.0, 80.0, 40.0, 30.0), (200.0, 60.0, 25.0, 60.0)]
 
@@ -62,6 +64,22 @@ def test_onnx_tracks_as_torch_does(files):
     for track, wanted in zip(*answers, strict=True):
         assert track.box == pytest.approx(wanted.box, abs=1e-2)
         assert track.score == pytest.approx(wanted.score, abs=1e-4)
+
+
+def test_evaluate_runs_a_file_and_reports_what_it_tells(files, tmp_path, capsys):
+    Scene(4, frames=4, size=(160, 120)).write(tmp_path / "held" / "scene_4")
+    rows = {}
+    for name in ("tiny.onnx", "tiny.safetensors"):
+        out = tmp_path / name
+        options = ["--weights", str(files / name), "--report", str(out), "--json"]
+        precision = [] if name.endswith("onnx") else ["--precision", "float32"]
+        assert cli.main(["evaluate", str(tmp_path / "held"), *options, *precision]) == 0
+        rows[name] = json.loads(capsys.readouterr().out)["mean"]
+        # How large the network is, a file does not tell.
+        assert ("MACs" in (out / "report.md").read_text()) is bool(precision)
+    onnx_row, torch_row = rows.values()
+    assert onnx_row["frames"] == 4
+    assert onnx_row["auc"] == pytest.approx(torch_row["auc"], abs=1e-3)
 
 
 def test_file_has_operations_of_the_standard_only(files):
