@@ -192,17 +192,19 @@ def lost_tracker(score=0.7, **options):
     return tracker, network
 
 
-def after_a_move(by, score, before=0.0, **thresholds):
+def after_a_move(by, score, before=(0.0,), **thresholds):
     """The state after the box has moved by so many of sqrt(w * h), seen with .9 before, when it
-    moved by `before`."""
+    moved by each of `before`."""
     network = Scripted()
     cells = network.config.map_size
     network.cell, network.offset = (cells // 2,) * 2, (0.0, 0.0)
     tracker = Tracker(network, **{"lost_below": 0.3, "found_above": 0.6, **thresholds})
     rgb, thermal = images()
     tracker.init(rgb, thermal, (150.0, 110.0, 20.0, 20.0))
-    network.size, network.offset = (0.25, 0.25), (before * cells / 4, 0.0)
-    assert tracker.track(rgb, thermal).state is State.TRACKING
+    network.size = (0.25, 0.25)
+    for earlier in before:
+        network.offset = (earlier * cells / 4, 0.0)
+        assert tracker.track(rgb, thermal).state is State.TRACKING
     box = tracker.box
     network.score, network.offset = score, (by * cells / 4, 0.0)  # four of them in a window
     track = tracker.track(rgb, thermal)
@@ -220,8 +222,11 @@ def test_a_box_that_jumps_is_believed_with_nearly_the_usual_score_only():
 
 
 def test_a_box_that_moves_far_all_the_time_does_not_jump():
-    assert after_a_move(by=1.1, score=0.5, before=0.6) is State.TRACKING
-    assert after_a_move(by=1.3, score=0.5, before=0.6) is State.LOST
+    assert after_a_move(by=1.1, score=0.5, before=[0.6]) is State.TRACKING
+    assert after_a_move(by=1.3, score=0.5, before=[0.6]) is State.LOST
+    # One that stands again is back to the limit of before.
+    assert after_a_move(by=0.9, score=0.5, before=[0.6, 0.0]) is State.TRACKING
+    assert after_a_move(by=0.9, score=0.5, before=[0.6, *[0.0] * 6]) is State.LOST
 
 
 def test_no_target_is_lost_with_thresholds_of_zero():
