@@ -28,11 +28,15 @@ IMAGES = {
     "bgra8": COLOR,
     "8UC3": COLOR,
 }
+BAYER = ("bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8")
+YUV = {"yuv422": "uyvy", "uyvy": "uyvy", "yuv422_yuy2": "yuyv", "yuyv": "yuyv"}
+"""And the order of their bytes."""
 
 
 class TestEncoding:
     def test_all_encodings_are_covered(self):
         assert set(IMAGES) == set(encoding.ENCODINGS)
+        assert {*BAYER, *YUV} == set(encoding.RAW_ENCODINGS)
 
     @pytest.mark.parametrize("name", IMAGES)
     def test_round_trip(self, name):
@@ -69,7 +73,7 @@ class TestEncoding:
         data[0] ^= 0xFF
         assert image[0, 0, 2] == data[0]
 
-    @pytest.mark.parametrize("name", ["bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"])
+    @pytest.mark.parametrize("name", BAYER)
     def test_bayer_patterns(self, name):
         color = np.array([200, 100, 30], np.uint8)
         pattern = [color["rgb".index(letter)] for letter in name[6:10]]
@@ -79,10 +83,7 @@ class TestEncoding:
         assert image.shape == (8, 12, 3)
         assert (image == color).all()
 
-    @pytest.mark.parametrize(
-        ("name", "order"),
-        [("yuv422", "uyvy"), ("uyvy", "uyvy"), ("yuv422_yuy2", "yuyv"), ("yuyv", "yuyv")],
-    )
+    @pytest.mark.parametrize(("name", "order"), YUV.items())
     def test_yuv(self, name, order):
         # Y, U, V of ITU-R BT.601 in studio range: grey, and the bars of 75 % red and blue.
         colors = {(128, 128, 128): (126, 128, 128), (191, 0, 0): (65, 100, 212),
