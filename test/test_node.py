@@ -3,6 +3,7 @@
 
 """The tracker node as a process, seen from outside."""
 
+import array
 import ctypes
 import dataclasses
 import itertools
@@ -85,11 +86,11 @@ def play(client, pairs):
     return headers
 
 
-def offline(tiny, box, pairs):
+def offline(tiny, box, pairs, first=PAIRS[0]):
     """What the tracker itself makes of the pairs after the first."""
     tracker = Tracker.load(tiny)
     tracker.set_thresholds(**THRESHOLDS)
-    tracker.init(*PAIRS[0], box)
+    tracker.init(*first, box)
     return [tracker.track(rgb, thermal) for rgb, thermal in pairs]
 
 
@@ -572,6 +573,24 @@ def test_thermal_images_of_16_bit_and_of_another_size_are_tracked(ros):
     ros.track(PAIRS[0][0], thermal[0])
     assert ros.init(BOXES[0]).success
     assert ros.track(PAIRS[1][0], thermal[1]).state != Track.NO_TARGET
+
+
+def test_rgb_images_in_yuv_are_tracked(ros, tiny):
+    def yuyv(rgb):
+        grey = rgb[..., 1]
+        data = np.stack([grey, np.full_like(grey, 128)], axis=-1)  # no colour
+        return raw(
+            encoding="yuv422_yuy2",
+            step=data[0].size,
+            data=array.array("B", data.tobytes()),
+        )
+
+    ros.track(yuyv(PAIRS[0][0]), PAIRS[0][1])
+    assert ros.init(BOXES[0]).success
+    answers = [ros.track(yuyv(rgb), thermal) for rgb, thermal in PAIRS[1:4]]
+    seen = [(decode(yuyv(rgb)), thermal) for rgb, thermal in PAIRS[:4]]
+    for answer, track in zip(answers, offline(tiny, BOXES[0], seen[1:], seen[0]), strict=True):
+        assert box_of(answer) == pytest.approx(track.box, abs=1e-3)
 
 
 def test_overlay_is_drawn_for_who_looks(ros):

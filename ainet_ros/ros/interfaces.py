@@ -37,7 +37,7 @@ TRACKER = Interfaces(
         Interface(
             "rgb/image_raw",
             "sensor_msgs/msg/Image",
-            "The RGB camera: colour or grey, 8 bit.",
+            "The RGB camera: colour or grey, 8 bit; YUV 4:2:2 and Bayer patterns too.",
         ),
         Interface(
             "rgb/image_raw/compressed",
