@@ -93,12 +93,16 @@ def test_two_processes_that_were_killed_train_as_one(command: list[str], tmp_pat
         for name in set(row) - {"seconds"}:
             assert float(row[name]) == pytest.approx(float(expected[name]), abs=1e-4), name
     networks = [weights.load(folder / "weights.safetensors") for folder in (one, two)]
+    for network in networks:
+        # A bias before a batch normalization has no gradient but what rounding leaves, of which
+        # Adam makes steps: statistics of the batch cancel it, running ones lag behind.
+        network.head.train()
     torch.manual_seed(0)
     template, search = torch.rand(4, 2, 3, 28, 28), torch.rand(4, 2, 3, 56, 56)
     outputs = [network(template, search) for network in networks]
     for part in ("score_map", "size_map", "offset_map"):
         torch.testing.assert_close(
-            getattr(outputs[0], part), getattr(outputs[1], part), rtol=0, atol=1e-4
+            getattr(outputs[0], part), getattr(outputs[1], part), rtol=0, atol=1e-5
         )
 
 
