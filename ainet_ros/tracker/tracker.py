@@ -35,9 +35,9 @@ SEARCH_WINDOWS = 4
 USUAL_SHARE = 0.9
 """Of its usual score that a lost target needs to be found, and one that jumps to be believed."""
 JUMP = 0.7
-"""Of sqrt(w * h) that a target's middle moves by from pair to pair: beyond that it jumps,"""
+"""Of sqrt(w * h): a target whose middle moves by more from one pair to the next jumps."""
 LONGEST_STEPS = 2.0
-"""unless that is no more than so many of its longest recent steps, as where pairs come seldom."""
+"""Of the longest recent step: up to there it does not jump, as where pairs come seldom."""
 USUAL_DECAY = 0.9
 """Weight of the past in the usual score and the longest step, each pair."""
 CONFIRMED_IN = 4
