@@ -93,6 +93,11 @@ def test_two_processes_that_were_killed_train_as_one(command: list[str], tmp_pat
         for name in set(row) - {"seconds"}:
             assert float(row[name]) == pytest.approx(float(expected[name]), abs=1e-4), name
     networks = [weights.load(folder / "weights.safetensors") for folder in (one, two)]
+    variances = [
+        torch.cat([b for name, b in network.named_buffers() if name.endswith("running_var")])
+        for network in networks
+    ]
+    torch.testing.assert_close(*variances, rtol=0, atol=1e-4)
     for network in networks:
         # A bias before a batch normalization has no gradient but what rounding leaves, of which
         # Adam makes steps: statistics of the batch cancel it, running ones lag behind.
