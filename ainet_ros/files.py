@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: the authors of ainet_ros
-"""Files that are written whole or not at all, and YAML from anybody."""
+"""Files that are written whole or not at all, digests of them, and YAML from anybody."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,12 @@ def write_whole(path: Path, data: bytes) -> None:
     """Writes a file."""
     with replacing(path) as partial:
         partial.write_bytes(data)
+
+
+def digest(*paths: Path) -> str:
+    """SHA-256 of what is in files, in this order, as hexadecimal digits. Raises OSError."""
+    each = (hashlib.sha256(path.read_bytes()).digest() for path in paths)
+    return hashlib.sha256(b"".join(each)).hexdigest()
 
 
 def read_yaml(path: str | os.PathLike[str]) -> Any:

@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: the authors of ainet_ros
 """Training on benchmarks, on other folders with boxes, and on parts that a configuration names."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from test_training_data import INTACT, textured, write, write_video
 
-from ainet_ros.training import reading
+from ainet_ros.training import data, reading
 from ainet_ros.training.config import TrainConfig
 from ainet_ros.training.data import TrainingData
 from ainet_ros.training.parts import CROPS, STILLS, VIDEOS, Parts
@@ -90,6 +91,33 @@ def test_pairs_are_within_the_largest_gap(lasher: Path) -> None:
         template, search = (samples[i][name][1, 0].max().item() for name in ("template", "search"))
         gaps.add(abs(template - search) // 10)  # thermal grows by 10 with each frame
     assert gaps == {0, 1}
+
+
+def test_where_the_target_is_absent_no_frame_of_its_recording_is_shown(
+    lasher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor one of another target's folder that has links to them."""
+    monkeypatch.setattr(data, "CLEARED", 0.0)
+    part = lasher / "lasher"
+    shutil.rmtree(part / "two")
+    again = sequence(part / "one-2")
+    for stream in ("visible", "infrared"):
+        shutil.rmtree(again / stream)
+        (again / stream).symlink_to(part / "one" / stream)
+    for k, path in enumerate(sorted((sequence(part / "warm") / "infrared").iterdir())):
+        write(path, np.full((120, 160, 3), 200 + k, np.uint8))
+    samples = TrainingData(
+        lasher,
+        cache=lasher.parent / "cache",
+        videos={"lasher": {"validation": []}},
+        **EXACT | {"absent": 0.999},
+    )
+    warm = [
+        {name: bool(sample[name][1, 0].max() >= 200) for name in ("template", "search")}
+        for sample in map(samples.__getitem__, range(40))
+    ]
+    assert all(sample["template"] != sample["search"] for sample in warm)
+    assert {sample["template"] for sample in warm} == {True, False}
 
 
 def test_sparse_labels_and_every_nth_of_them(tmp_path: Path) -> None:

@@ -256,13 +256,12 @@ def _success(benchmark: Benchmark, output: Path, device: str) -> float:
     from tqdm import tqdm
 
     from ainet_ros.evaluation import report
-    from ainet_ros.evaluation.runner import Runner
+    from ainet_ros.evaluation.runner import Runner, made_by
     from ainet_ros.tracker import Tracker
 
     weights = output / "weights.safetensors"
-    maker = {"weights": hashlib.sha256(weights.read_bytes()).hexdigest()}
     make = partial(Tracker.load, weights, device)
-    runner = Runner(make, maker, "both", output / "results")
+    runner = Runner(make, made_by(weights), "both", output / "results")
     with tqdm(total=0, unit="frame", file=sys.stderr) as bar:
         runner.run(benchmark.sequences, bar, strict=True)
     return report.judge(benchmark, runner.results, output.name).mean.auc

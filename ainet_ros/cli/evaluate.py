@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from ainet_ros.evaluation.metrics import Score
     from ainet_ros.evaluation.one_pass import PairTracker
     from ainet_ros.evaluation.report import Judged
+    from ainet_ros.evaluation.runner import Maker
     from ainet_ros.vision.benchmarks import Benchmark
 
 
@@ -139,11 +139,12 @@ class _Tracker:
     label: str
     stream: str
     make: Callable[[], PairTracker]
-    maker: dict[str, Any]
+    maker: Maker
 
 
 def _tracker(args: argparse.Namespace) -> _Tracker:
     if args.against is None:
+        from ainet_ros.evaluation.runner import made_by
         from ainet_ros.tracker import weights
 
         if args.nanotrack:
@@ -152,13 +153,7 @@ def _tracker(args: argparse.Namespace) -> _Tracker:
         stream = args.stream or "both"
         of_stream = {"both": "", "rgb": ", rgb alone", "thermal": ", thermal alone"}
         label = Path(name).stem + of_stream.get(stream, f", {stream.replace('-', ' ')}")
-        digest = hashlib.sha256(weights.find(name).read_bytes()).hexdigest()
-        maker = {
-            "tracker": "AINet",
-            "weights": digest,
-            "precision": args.precision,
-            "stream": stream,
-        }
+        maker = made_by(weights.find(name), precision=args.precision, stream=stream)
         return _Tracker(label, stream, partial(make_tracker, args), maker)
 
     import cv2

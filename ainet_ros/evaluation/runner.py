@@ -28,14 +28,17 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from ainet_ros.files import replacing, write_whole
+import ainet_ros
+from ainet_ros.files import digest, replacing, write_whole
 from ainet_ros.vision import benchmarks
 from ainet_ros.vision import boxes as box_files
 
 from . import one_pass
 
 Maker = Mapping[str, Any]
-"""What made the results: the tracker's name, its weights or version, the stream."""
+"""What made the results: the tracker's name, its weights and version, the stream."""
+PROGRAM = ("network", "tracker", "vision", "evaluation/one_pass.py")
+"""What turns pairs of images into boxes, in the package."""
 POLL = 0.2  # seconds
 
 
@@ -269,6 +272,19 @@ class Runner:
             if others:
                 bar.set_description(f"waiting for {len(others)} sequences of other processes")
                 time.sleep(POLL)
+
+
+def made_by(weights: Path, **options: Any) -> Maker:
+    """Our tracker as a maker: the network's file and this program, by what is in them."""
+    package = Path(ainet_ros.__file__).parent
+    sources = (package / part for part in PROGRAM)
+    files = sorted(f for s in sources for f in (s.rglob("*.py") if s.is_dir() else [s]))
+    return {
+        "tracker": "AINet",
+        "weights": digest(weights),
+        "program": digest(*files),
+        **options,
+    }
 
 
 def read(folder: Path, sequence: benchmarks.Sequence) -> Results:

@@ -180,6 +180,7 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         self.tracks = _by_folder(
             self.video_shares, [t for t in recordings.tracks if t.split == split]
         )
+        self.recording_of = {t.name: _recording(t) for of in self.tracks.values() for t in of}
         kinds = [*KINDS, *sorted({c.kind for c in recordings.cutouts} - set(KINDS))]
         self.cutouts: dict[str, list[Cutout]] = {
             kind: cutouts
@@ -465,8 +466,8 @@ class TrainingData(Dataset[dict[str, Tensor]]):
             box = _tuple(other.boxes[second])
         else:
             # Of another video: in its own the target may be anywhere.
-            video = track.name.split("#")[0]
-            others = [t for t in self.tracks[folder] if not t.name.startswith(video + "#")]
+            shown = self.recording_of[track.name]
+            others = [t for t in self.tracks[folder] if self.recording_of[t.name] != shown]
             other = _choose(rng, others or [track])
             second = int(rng.integers(len(other.frames)))
             box = _tuple(other.boxes[second])
@@ -502,6 +503,14 @@ def _by_folder(folders: Mapping[str, float], recordings: Sequence[_R]) -> dict[s
         for folder in folders
         if (inside := [r for r in recordings if r.name.startswith(folder + "/")])
     }
+
+
+def _recording(track: Track) -> str:
+    """Whose frames these are: of several targets of a recording the same, also where each has a
+    folder of its own with links to them."""
+    if track.source is None:
+        return track.name.split("#")[0]
+    return str(track.source.files[0][0].resolve().parent)
 
 
 def _degradation(options: Mapping[str, Any]) -> Degradation:
