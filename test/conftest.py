@@ -3,7 +3,9 @@
 """What all tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,3 +29,20 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}: set AINET_SHARED to where the recordings are")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of weights of a network so small that the tests are quick."""
+    import ros_nodes
+
+    return ros_nodes.save_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture
+def ros(tmp_path: Path) -> Iterator[Any]:
+    """A client for the nodes that a test starts, which end with it."""
+    import ros_nodes
+
+    with ros_nodes.client(tmp_path) as client:
+        yield client

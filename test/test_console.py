@@ -38,17 +38,6 @@ WAIT_MS = 60_000
 """For what a browser waits for, on a small computer under load."""
 
 
-@pytest.fixture
-def ros(tmp_path):
-    with ros_nodes.client(tmp_path) as client:
-        yield client
-
-
-@pytest.fixture
-def tiny(tmp_path):
-    return ros_nodes.save_tiny_weights(tmp_path / "tiny.safetensors")
-
-
 @pytest.fixture(scope="session")
 def browser():
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright")

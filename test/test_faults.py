@@ -264,11 +264,6 @@ def observer(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return ros_nodes.save_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
 def tracked(observer, tiny):
     """One tracker for all faults that it survives; its memory after a first target, in MiB."""
     observer.tracker = observer.start_faulty_tracker(

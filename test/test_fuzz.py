@@ -346,19 +346,11 @@ def test_a_sliver_is_not_compared(shape):
         calibration.from_pairs([(image, image)])
 
 
-@pytest.fixture
-def ros(tmp_path):
-    ros_nodes = pytest.importorskip("ros_nodes", reason="needs ROS 2")
-    with ros_nodes.client(tmp_path) as client:
-        yield client
-
-
-def test_a_parameter_of_no_type_does_not_end_the_node(ros):
-    import ros_nodes
+def test_a_parameter_of_no_type_does_not_end_the_node(ros, tiny):
     from rcl_interfaces.msg import Parameter, ParameterValue
     from rcl_interfaces.srv import SetParameters
 
-    process = ros.start_tracker(ros_nodes.save_tiny_weights(ros._folder / "tiny.safetensors"))
+    process = ros.start_tracker(tiny)
     wrong = Parameter(name="slop", value=ParameterValue(type=192))
     request = SetParameters.Request(parameters=[wrong])
     ros.request(SetParameters, "ainet/set_parameters", request)

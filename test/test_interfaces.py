@@ -33,12 +33,6 @@ def test_committed_page_is_made_from_the_code():
     )
 
 
-@pytest.fixture
-def ros(tmp_path):
-    with ros_nodes.client(tmp_path) as client:
-        yield client
-
-
 def offers(observer, name, namespace):
     """(side, name as in the table, type) of all that the graph knows of a node."""
     found = set()

@@ -43,21 +43,6 @@ def test_rviz_shows_the_overlay():
     assert display["Topic"]["Reliability Policy"] == "Reliable"
 
 
-@pytest.fixture
-def ros(tmp_path):
-    import ros_nodes
-
-    with ros_nodes.client(tmp_path) as client:
-        yield client
-
-
-@pytest.fixture
-def tiny(tmp_path):
-    import ros_nodes
-
-    return ros_nodes.save_tiny_weights(tmp_path / "tiny.safetensors")
-
-
 def launch(*arguments):
     return ["ros2", "launch", "ainet_ros", *arguments]
 

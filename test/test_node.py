@@ -23,6 +23,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (make setup, or a distribution)
 import ros_nodes
 from ament_index_python.packages import get_package_prefix
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point, Vector3Stamped
 from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
@@ -43,11 +44,6 @@ from ainet_ros.vision.registration import Calibration
 PAIRS, BOXES = ros_nodes.moving_scene(12)
 PERIOD_S = 0.2
 THRESHOLDS = {"lost_below": 0.0, "found_above": 0.0}  # what tiny weights score means nothing
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return ros_nodes.save_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -563,8 +559,22 @@ def test_a_wrong_image_is_left_out_with_a_word_and_the_next_is_tracked(ros, rgb,
     thermal = PAIRS[1][1] if thermal is None else thermal
     if isinstance(rgb, np.ndarray) and rgb.ndim == 2:
         rgb = to_image(rgb, "mono16", Header())
-    ros.publish(rgb, thermal)
-    assert ros.track(*PAIRS[1]).state != Track.NO_TARGET
+    said = []
+    diagnostics = ros.node.create_subscription(
+        DiagnosticArray,
+        "/diagnostics",
+        lambda array: said.extend(status.message for status in array.status),
+        10,
+    )
+    try:
+        wrong = ros.publish(rgb, thermal)
+        assert ros.track(*PAIRS[1]).state != Track.NO_TARGET
+        assert not ros.answers(wrong)
+        ros.spin_until(
+            lambda: any("left out: " in message and text in message for message in said), text
+        )
+    finally:
+        ros.node.destroy_subscription(diagnostics)
     assert ros.processes[0].alive()
 
 
@@ -617,6 +627,22 @@ def test_overlay_is_drawn_for_who_looks(ros):
     finally:
         for look in looks:
             ros.node.destroy_subscription(look)
+
+
+def test_the_rate_of_the_overlay_is_limited(ros):
+    pictures = []
+    look = ros.node.create_subscription(Image, "ainet/overlay", pictures.append, 10)
+    assert ros.set_parameter("ainet", overlay_rate=1 / 60)[0].successful
+    try:
+        ros.spin_until(lambda: _connected(ros, look), "overlay topic")
+        for header in play(ros, PAIRS[:4]):
+            ros.answer(header)
+        assert ros.set_parameter("ainet", overlay_rate=0.0)[0].successful
+        last = ros.publish(*PAIRS[4])
+        ros.spin_until(lambda: pictures and pictures[-1].header == last, "overlay")
+        assert len(pictures) <= 3  # of the first four one, or for jitter a second
+    finally:
+        ros.node.destroy_subscription(look)
 
 
 def _connected(ros, subscription):

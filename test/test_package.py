@@ -199,7 +199,7 @@ def test_env_sh_puts_everything_on_the_path(shell: str, tmp_path: Path) -> None:
 
 
 def check_installed(prefix: Path, share: Path) -> None:
-    for name in ("tracker_node", "replay_camera", "recorder", "demo"):
+    for name in ("tracker_node", "replay_camera", "recorder", "console", "demo"):
         assert os.access(prefix / "lib/ainet_ros" / name, os.X_OK)
     assert os.access(prefix / "bin/ainet", os.X_OK)
     for folder in ("config", "launch", "weights"):

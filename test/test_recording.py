@@ -45,17 +45,6 @@ SETTINGS = {"lost_below": 0.0, "found_above": 0.0, "degraded_after": 60.0}
 SMALL = {"free_mb": 0, "part_mb": 1}
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return ros_nodes.save_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture
-def ros(tmp_path):
-    with ros_nodes.client(tmp_path) as client:
-        yield client
-
-
 def start_recorder(ros, folder, *arguments, **parameters):
     """A recorder that hears the client's cameras: pairs without a target are answered first."""
     recorder = ros.start("recorder", {"folder": folder, **SMALL, **parameters}, *arguments)

@@ -29,21 +29,10 @@ FRAMES = 12
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return ros_nodes.save_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
 def recording(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recording") / "scene"
     Scene(3, frames=FRAMES, size=(320, 240)).write(folder)
     return folder
-
-
-@pytest.fixture
-def ros(tmp_path):
-    with ros_nodes.client(tmp_path) as client:
-        yield client
 
 
 class Heard:

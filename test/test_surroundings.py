@@ -33,17 +33,6 @@ LONG_AGO_NS = 1_500_000_000_000_000_000
 THRESHOLDS = {"lost_below": 0.0, "found_above": 0.0}  # what tiny weights score means nothing
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return ros_nodes.save_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture
-def ros(tmp_path):
-    with ros_nodes.client(tmp_path) as client:
-        yield client
-
-
 def write_bag(path):
     types = get_typestore(Stores.LATEST)
     with rosbags.Writer(path, version=9, storage_plugin=rosbags.StoragePlugin.MCAP) as bag:

@@ -30,7 +30,7 @@ CONFIG = dict(
     save_every=4, validation_samples=8, ema=0.9, clip=1.0, box_at="truth", warmup=4,
     data={"absent": 0.4},
 )  # fmt: skip
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,10 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def launch(arguments: list[str]) -> subprocess.Popen:
+def launch(arguments: list[str], count: int = 2) -> subprocess.Popen:
+    """`ainet` in so many processes."""
     return subprocess.Popen(
-        [*LAUNCH, "-m", "ainet_ros.cli", *arguments],
+        [*LAUNCH, str(count), "-m", "ainet_ros.cli", *arguments],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -67,10 +68,20 @@ def rows(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "log.csv").open()))
 
 
-def test_two_processes_that_were_killed_train_as_one(command: list[str], tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert main([*command, "--output", str(one)]) == 0
+@pytest.fixture(scope="module")
+def one(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a run in one process."""
+    folder = tmp_path_factory.mktemp("one")
+    assert main([*command, "--output", str(folder)]) == 0
+    return folder
 
+
+@pytest.mark.parametrize("count", [2, 1])
+def test_two_processes_that_were_killed_train_as_one(
+    command: list[str], one: Path, tmp_path: Path, count: int
+) -> None:
+    """So they do where one process alone goes on."""
+    two = tmp_path / "two"
     killed = launch([*command, "--output", str(two)])
     until = time.monotonic() + 120
     while not (two / "checkpoint.pt").exists():
@@ -83,7 +94,7 @@ def test_two_processes_that_were_killed_train_as_one(command: list[str], tmp_pat
     assert killed.returncode != 0
     assert torch.load(two / "checkpoint.pt", weights_only=True)["step"] < STEPS
 
-    again = launch([*command, "--output", str(two)])
+    again = launch([*command, "--output", str(two)], count)
     said, _ = again.communicate(timeout=300)
     assert again.returncode == 0, said
     # One process speaks.

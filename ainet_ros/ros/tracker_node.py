@@ -120,7 +120,7 @@ class TrackerNode(LifecycleNode):
         self._box_due: Box | None = None  # of the parameter init_box, for the next pair
         self._degraded = False
         self._gave_up = ""  # why the node has deactivated itself
-        self._overlay_due = 0.0
+        self._overlay_slot = 0.0
         self._health: Health | None = None
         self._camera_info: CameraInfo | None = None
         self._clicked: tuple[float, float, float] | None = None  # time, x, y of a first click
@@ -708,13 +708,13 @@ class TrackerNode(LifecycleNode):
             self._overlay_publisher.get_subscription_count()
             + self._compressed_publisher.get_subscription_count()
         )
-        now = time.monotonic()
-        if not watched or now < self._overlay_due:
-            return False
-        rate = self._values.overlay_rate
+        now, rate = time.monotonic(), self._values.overlay_rate
         period = 1 / rate if rate else 0.0
+        due = self._overlay_slot + period
+        if not watched or now < due:
+            return False
         # Counted from when it was due, so that the rate holds although pairs come as they will.
-        self._overlay_due = max(self._overlay_due + period, now - period)
+        self._overlay_slot = max(due, now - period)
         return True
 
     def _publish_overlay(
