@@ -114,9 +114,13 @@ def nodes(context: LaunchContext) -> list[Node]:
             remappings.append((f"{name}/image_raw{suffix}", f"{topic}{suffix}"))
     folder, slash, _ = LaunchConfiguration("rgb").perform(context).rpartition("/")
     remappings.append(("rgb/camera_info", f"{folder}{slash}camera_info"))
+    namespace = LaunchConfiguration("namespace").perform(context)
+    absolute = namespace.startswith("/")
+    pushed = "" if absolute else context.launch_configurations.get("ros_namespace", "")
+    logger = ".".join(filter(None, f"{pushed}/{namespace}/ainet".split("/")))
     common = {
         "package": "ainet_ros",
-        "namespace": LaunchConfiguration("namespace"),
+        "namespace": namespace,
         "remappings": remappings,
         "output": "screen",
         "emulate_tty": True,
@@ -130,7 +134,7 @@ def nodes(context: LaunchContext) -> list[Node]:
             "--enclave",
             "/ainet",
             "--log-level",
-            ["ainet:=", LaunchConfiguration("log_level")],
+            [f"{logger}:=", LaunchConfiguration("log_level")],
         ],
         on_exit=tracker_ended,
         respawn=True,

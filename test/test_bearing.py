@@ -14,10 +14,12 @@ from ainet_ros.ros.bearing import ray
 K = [400.0, 0.0, 319.5, 0.0, 410.0, 239.5, 0.0, 0.0, 1.0]
 
 
-def camera(k=K, d=(), model="plumb_bob", roi=(0, 0, 0, 0)):
+def camera(k=K, d=(), model="plumb_bob", roi=(0, 0, 0, 0), p=(0.0,) * 12):
     x, y, width, height = roi
     part = SimpleNamespace(x_offset=x, y_offset=y, width=width, height=height)
-    return SimpleNamespace(k=k, d=list(d), width=640, height=480, distortion_model=model, roi=part)
+    return SimpleNamespace(
+        k=k, d=list(d), p=list(p), width=640, height=480, distortion_model=model, roi=part
+    )
 
 
 def test_the_middle_is_ahead_and_right_and_down_are_positive():
@@ -55,6 +57,15 @@ def test_a_point_is_seen_where_it_is(model, d):
     (pixel,) = project(point[None, None], zero, zero, matrix, distortion)[0][0]
     found = ray(camera(d=d, model=model), (640, 480), *(pixel + 0.5))
     assert found == pytest.approx(point / np.linalg.norm(point), abs=1e-4)
+
+
+@pytest.mark.parametrize("model", ["plumb_bob", "equidistant"])
+def test_a_rectified_image_has_the_directions_of_p(model):
+    p = [300.0, 0.0, 309.5, -30.0, 0.0, 300.0, 229.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+    raw = camera(d=(-0.2, 0.05, 0.001, 0.002), model=model, p=p)
+    plain = camera(k=[300.0, 0.0, 309.5, 0.0, 300.0, 229.5, 0.0, 0.0, 1.0])
+    assert ray(raw, (640, 480), 600, 420, rectified=True) == ray(plain, (640, 480), 600, 420)
+    assert ray(camera(), (640, 480), 600, 420, rectified=True) is None  # p is not known
 
 
 def test_an_uncalibrated_camera_has_no_directions():

@@ -320,9 +320,16 @@ def test_targets_are_tracked_beside_one_another(ros, tiny):
         for answer, track in zip(answers, tracks, strict=True):
             assert box_of(answer) == pytest.approx(track.box, abs=1e-2)
 
-    # A third one, drawn on the first frame, is caught up; the others are not tracked twice.
+    # A third one, drawn on the first frame, is caught up; the others are not tracked twice, and
+    # who looks at all of them does not see it alone.
+    pictures = []
+    look = ros.node.create_subscription(Image, "ainet/overlay", pictures.append, 10)
+    ros.spin_until(lambda: _connected(ros, look), "overlay topic")
     third = ros.init(BOXES[0], first_header.stamp, add=True).target_id
     ros.spin_until(lambda: len(ros.answers(headers[-1])) == 3, "three answers")
+    ros.spin_for(0.3)
+    ros.node.destroy_subscription(look)
+    assert not pictures
     for header in headers:
         ids = [answer.target_id for answer in ros.answers(header)]
         assert ids == sorted(set(ids))
@@ -444,6 +451,21 @@ def test_quality_of_service_is_overridden_and_what_does_not_fit_is_said(tiny, fr
     )
     fresh.node.destroy_publisher(camera)
     assert process.alive()
+
+
+def test_each_camera_is_heard_as_it_publishes_where_topics_are_swapped(tiny, fresh):
+    swapped = ("rgb/image_raw:=/thermal/image_raw", "thermal/image_raw:=/rgb/image_raw")
+    process = fresh.start("tracker_node", {"weights": tiny}, "-r", swapped[0], "-r", swapped[1])
+    process.wait_for_log("ready:")
+    fresh.node.destroy_publisher(fresh.thermal)
+    fresh.node.create_publisher(Image, "thermal/image_raw", qos_profile_sensor_data)
+
+    def heard(topic):
+        infos = fresh.node.get_subscriptions_info_by_topic(topic)
+        return {info.qos_profile.reliability for info in infos if info.node_name == "ainet"}
+
+    fresh.spin_until(lambda: ReliabilityPolicy.RELIABLE in heard("/rgb/image_raw"), "reliability")
+    assert heard("/thermal/image_raw") == {ReliabilityPolicy.BEST_EFFORT}
 
 
 @pytest.mark.parametrize(

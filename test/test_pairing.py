@@ -437,6 +437,32 @@ def test_a_silent_stream_stays_so_when_the_clock_is_set_back():
     assert stamps(pairs) == [(50 * k, None) for k in range(5)]
 
 
+@pytest.mark.parametrize("wrong", [0, 90_000_000])
+def test_a_camera_back_with_a_wrong_clock_does_not_stop_the_other(wrong):
+    pairing = NearestTime(20 * MS, 5, alone_ns=300 * MS)
+    at = 5_000_000
+    feed(pairing, interleaved([at + 50 * k for k in range(60)], [at + 50 * k for k in range(20)]))
+    assert pairing.silent == (False, True)
+    pairs = []
+    for k in range(60, 200):
+        pairs += feed(pairing, [(RGB, at + 50 * k), (THERMAL, wrong + 50 * k)])
+    assert stamps(pairs) == [(at + 50 * k, None) for k in range(60, 200)]
+    # Its clock is set right.
+    pairs = feed(pairing, interleaved(*[[at + 50 * k for k in range(200, 220)]] * 2))
+    assert len([pair for pair in pairs if None not in pair[:2]]) >= 18
+    assert pairing.silent == (False, False)
+
+
+@pytest.mark.parametrize("wrong", [0, 90_000_000])
+def test_a_camera_back_with_a_wrong_clock_goes_on_alone_where_the_other_dies(wrong):
+    pairing = NearestTime(20 * MS, 5, alone_ns=300 * MS)
+    at = 5_000_000
+    feed(pairing, interleaved([at + 50 * k for k in range(60)], [at + 50 * k for k in range(20)]))
+    pairs = feed(pairing, [(THERMAL, wrong + 50 * k) for k in range(60)])
+    assert len(pairs) >= 40
+    assert all(pair.rgb is None for pair in pairs)
+
+
 # The worker
 
 
@@ -478,7 +504,7 @@ class Recorder:
     """A worker whose handler can be held, and what it handled."""
 
     def __init__(self, catch_up_s=1.0, step_s=0.0):
-        self.handled = []
+        self.handled, self.again = [], []
         self.errors = []
         self.gate = threading.Event()
         self.gate.set()
@@ -487,7 +513,9 @@ class Recorder:
         self.worker = Worker(self.handle, self.errors.append, RecentPairs(10.0, 10**9), catch_up_s)
         self.thread = threading.Thread(target=self.worker.run, daemon=True)
 
-    def handle(self, entry: Entry):
+    def handle(self, entry: Entry, again: bool):
+        if again:
+            self.again.append(entry.number)
         self.entered.set()
         assert self.gate.wait(10)
         time.sleep(self.step_s)
@@ -600,7 +628,7 @@ def test_what_has_begun_is_waited_for_and_what_has_not_is_not_run():
 
 
 def test_ctrl_c_ends_the_worker_and_who_waits_for_it():
-    worker = Worker(lambda entry: None, [].append, RecentPairs(10.0, 10**9), 1.0)
+    worker = Worker(lambda entry, again: None, [].append, RecentPairs(10.0, 10**9), 1.0)
 
     def interrupt():
         raise KeyboardInterrupt
@@ -622,6 +650,7 @@ def test_catch_up_goes_through_the_pairs_kept():
         recorder.settle()
         assert recorder.handled[0] == 1
         assert recorder.handled[1:] == list(range(6, 21))
+        assert recorder.again == []
 
 
 def test_catch_up_skips_what_the_time_does_not_allow():
@@ -634,6 +663,7 @@ def test_catch_up_skips_what_the_time_does_not_allow():
         recorder.worker.call(lambda: recorder.worker.resume_from(entry)).result(10)
         recorder.settle()
         assert recorder.handled[-1] == 40
+        assert recorder.again == recorder.handled
         assert len(recorder.handled) <= 10
 
 

@@ -53,6 +53,7 @@ def test_every_parameter_is_described():
         ({"tone_percentile_low": 99.5}, "tone_percentile_high"),
         ({"tone_fixed_low": 65535.0}, "tone_fixed_high"),
         ({"lost_below": 0.5, "found_above": 0.4}, "found_above"),
+        ({"lost_below": -0.3}, "lost_below"),
         ({"registration": "homography"}, "calibration_file"),
         ({"overlay_quality": 101}, "overlay_quality"),
     ],

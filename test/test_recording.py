@@ -626,6 +626,16 @@ class TestUnansweredImages:
         images.add((0, 1), b"second", 60.0)
         assert images.name((0, 1), 60.0) == b"second"
 
+    def test_stamps_that_come_again_soon_are_new_where_they_jump_back(self):
+        """As in a loop of a short bag."""
+        images = UnansweredImages(5.0, 100)
+        second = 10**9
+        for start in (0.0, 4.0):
+            for k in range(3):
+                images.add((0, k * second), b"rgb", start + k)
+                assert images.name((0, k * second), start + k) == b"rgb"
+        assert (images.given, images.missing) == (6, 0)
+
 
 @pytest.mark.parametrize(
     ("changes", "text"),

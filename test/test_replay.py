@@ -77,6 +77,13 @@ def test_every_pair_of_a_recording_comes_in_order_with_equal_stamps(ros, recordi
         np.testing.assert_array_equal(decode(thermal), frames[number].thermal)
 
 
+def test_simulated_time_need_not_have_begun(ros, recording):
+    heard = Heard(ros)
+    camera = start_paused(ros, heard, source=recording, use_sim_time=True)
+    assert stamp_ns(heard.rgb[0].header.stamp) < 10**9
+    assert camera.alive()
+
+
 HELD_UP = """
 import rclpy
 from rclpy.qos import qos_profile_sensor_data

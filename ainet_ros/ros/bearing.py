@@ -16,15 +16,20 @@ COEFFICIENTS, FISHEYE_COEFFICIENTS = (0, 4, 5, 8, 12, 14), (0, 4)
 """So many a distortion may have."""
 
 
-def ray(info: Any, size: tuple[int, int], x: float, y: float) -> tuple[float, float, float] | None:
+def ray(
+    info: Any, size: tuple[int, int], x: float, y: float, *, rectified: bool = False
+) -> tuple[float, float, float] | None:
     """The unit vector to pixel (x, y) in the optical frame (REP-103: x right, y down, z ahead).
 
     info: sensor_msgs/CameraInfo. size: width and height of the image that the pixel is of, which
     may be a smaller copy of the one that was calibrated, or of the part of it that `roi` tells.
-    None where the camera is not calibrated. Raises ValueError where its calibration is none that
-    a lens has.
+    rectified: it is image_rect, of which `p` tells and which has no distortion (REP-104), rather
+    than image_raw. None where the camera is not calibrated. Raises ValueError where its
+    calibration is none that a lens has.
     """
     matrix = np.array(info.k, np.float64).reshape(3, 3)
+    if rectified:
+        matrix = np.array(info.p, np.float64).reshape(3, 4)[:, :3]
     if not (matrix[0, 0] and matrix[1, 1] and info.width and info.height):
         return None
     # The part of the sensor that the image is of, in pixels of the whole.
@@ -36,8 +41,8 @@ def ray(info: Any, size: tuple[int, int], x: float, y: float) -> tuple[float, fl
     pixel = np.array(
         [[[left + x * width / size[0] - 0.5, top + y * height / size[1] - 0.5]]], np.float64
     )
-    distortion = np.array(info.d, np.float64)
-    fisheye = info.distortion_model == FISHEYE
+    distortion = np.array([] if rectified else info.d, np.float64)
+    fisheye = info.distortion_model == FISHEYE and not rectified
     counts = FISHEYE_COEFFICIENTS if fisheye else COEFFICIENTS
     if len(distortion) not in counts:
         raise ValueError(
@@ -49,5 +54,7 @@ def ray(info: Any, size: tuple[int, int], x: float, y: float) -> tuple[float, fl
     ((u, v),) = undistort(pixel, matrix, distortion)[0].tolist()
     length = math.hypot(u, v, 1)
     if not math.isfinite(length):
-        raise ValueError("camera_info gives no direction: its matrix k or distortion d is wrong")
+        raise ValueError(
+            "camera_info gives no direction: its matrix k (or p) or distortion d is wrong"
+        )
     return u / length, v / length, 1 / length

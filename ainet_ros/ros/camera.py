@@ -100,7 +100,8 @@ class Camera(SimpleFilter):  # type: ignore[misc]
                 self._node.destroy_subscription(self._subscribers.pop(reliability).sub)
         if not self._follows:
             return
-        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        # By the name before it is remapped, which this does too.
+        publishers = self._node.get_publishers_info_by_topic(self.name)
         if not publishers:
             return
         reliable = all(

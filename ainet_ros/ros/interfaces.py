@@ -133,8 +133,8 @@ TRACKER = Interfaces(
             "~/init",
             "ainet_ros/srv/InitTarget",
             "Start a target in a box in pixels or fractions. With the stamp of the frame that the "
-            "box was drawn on, the node starts there and catches up; `add: true` tracks it beside "
-            "the others.",
+            "box was drawn on, the node starts there and catches up, and meanwhile `~/track` and "
+            "`~/events` alone tell of it; `add: true` tracks it beside the others.",
         ),
         Interface(
             "~/reset", "ainet_ros/srv/ResetTarget", "Forget a target by its id, or all of them."

@@ -97,6 +97,11 @@ class _Stream:
         """Nor, by the stream's rhythm, below this."""
         return float("-inf") if self.newest is None else self.newest + max(self.period, 1)
 
+    def longest_silence(self, alone_ns: int) -> float:
+        """Until the stream is silent; alone_ns: of `NearestTime`."""
+        rhythm = statistics.median(self.intervals) if self.intervals else 0
+        return max(alone_ns, MISSED * rhythm)
+
     def clear(self) -> None:
         self.counts.dropped += len(self.queue)
         self.queue.clear()
@@ -120,7 +125,8 @@ class NearestTime:
       messages of the other, only the newest of those is kept.
     - Where a stream that was heard before is silent for `alone_ns` by the stamps of the other, and
       for `MISSED` of its own intervals, the other's messages are given out alone until it is heard
-      again. None waits for it for ever. The same stamp again is no sign of life.
+      again. None waits for it for ever. The same stamp again is no sign of life, nor is one that
+      cannot pair, as where a camera's clock is wrong when it is back.
     """
 
     def __init__(
@@ -177,8 +183,11 @@ class NearestTime:
         if stream.stands:  # twice, or of a camera that hangs: as if it had not come
             stream.counts.late += 1
             return []
-        stream.silent_for = 0
         other.silent_for += 1
+        if stream.silent and self._is_astray(stream, other, aligned):
+            stream.counts.unmatched += 1
+            return []
+        stream.silent_for = 0
         stream.silent, stream.heard_at = False, other.newest
         if stream.newest is not None and aligned <= stream.newest:
             stream.late_in_a_row += 1
@@ -208,11 +217,20 @@ class NearestTime:
             return False
         if stream.heard_at is None:
             stream.heard_at = now
-        rhythm = statistics.median(stream.intervals) if stream.intervals else 0
         if stream.silent_for >= MISSED:
-            longest = max(self.alone_ns, MISSED * rhythm)
+            longest = stream.longest_silence(self.alone_ns)
             stream.silent = stream.silent or now - stream.heard_at > longest
         return stream.silent
+
+    def _is_astray(self, stream: _Stream, other: _Stream, aligned: int) -> bool:
+        """Whether a message of a stream that was silent is too far from the other to pair with
+        what waits or comes, while the other lives: by the stream's rhythm, as stamps tell nothing.
+        """
+        if self.alone_ns is None or other.newest is None:
+            return False
+        lives = other.silent_for * stream.period <= other.longest_silence(self.alone_ns)
+        reach = self.slop_ns + max(self.alone_ns, self.queue_size * other.period)
+        return lives and abs(aligned - other.newest) > reach
 
     def _newest_alone(self, stream: _Stream, silent: _Stream) -> Pair:
         aligned, stamp, message = stream.queue.pop()

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 
 from ainet_ros.tracker import Box, weights
-from ainet_ros.tracker.device import PRECISIONS
+from ainet_ros.tracker.device import DEVICES, PRECISIONS
 from ainet_ros.tracker.tracker import SEARCH_WINDOWS
 from ainet_ros.tracker.weights import FOUND_ABOVE, LOST_BELOW
 from ainet_ros.vision import registration, thermal
@@ -68,6 +68,11 @@ class TrackerParameters(Table):
         "The same for thermal/image_raw; 16-bit images compressed as PNG are understood.",
         choices=TRANSPORTS,
         read_only=True,
+    )
+    rgb_rectified: bool = parameter(
+        False,
+        "The RGB images are rectified ones (image_rect): `~/bearing` takes them as "
+        "rgb/camera_info's P has them, without distortion.",
     )
     slop: float = parameter(
         0.05, "Most that the stamps of a pair may differ.", unit="s", limits=(0.0, 10.0)
@@ -232,12 +237,15 @@ class TrackerParameters(Table):
                 f"tone_fixed_low ({self.tone_fixed_low:g}) must be below "
                 f"tone_fixed_high ({self.tone_fixed_high:g})"
             )
+        for name in ("lost_below", "found_above"):
+            if -1 < getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name):g} is not 0 to 1, nor -1")
         lost_below, found_above = self.thresholds
         if lost_below > found_above:
             raise ValueError(
                 f"lost_below ({lost_below:g}) must not be above found_above ({found_above:g})"
             )
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+        if not DEVICES.fullmatch(self.device):
             raise ValueError(f"device: {self.device!r} is none of auto, cpu, cuda, cuda:N")
         if self.registration == "homography" and not self.calibration_file:
             raise ValueError("registration: homography needs a calibration_file")

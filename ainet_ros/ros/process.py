@@ -38,10 +38,13 @@ DDS_SETTINGS = (
 def ros(args: list[str] | None) -> Iterator[None]:
     """ROS from its start to its end; Ctrl-C and SIGTERM end the block without an error.
 
-    Fast DDS gets config/fastdds.xml where the environment names no settings of its own.
+    Fast DDS gets config/fastdds.xml where the environment names no settings of its own, but for
+    ROS_LOCALHOST_ONLY: on Humble that adds a transport to those of the file, which stay open to
+    the network.
     """
     keep_large_buffers()
-    if not any(os.environ.get(name) for name in DDS_SETTINGS):
+    own = any(os.environ.get(name) for name in DDS_SETTINGS)
+    if not own and os.environ.get("ROS_LOCALHOST_ONLY") != "1":
         library = "FASTRTPS" if os.environ.get("ROS_DISTRO") in FAST_DDS_2 else "FASTDDS"
         profiles = get_package_share_path("ainet_ros") / "config" / "fastdds.xml"
         os.environ[f"{library}_DEFAULT_PROFILES_FILE"] = str(profiles)

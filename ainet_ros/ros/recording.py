@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .pairing import JUMP_NS
 from .table import Table, parameter
 
 TRANSPORTS = ("raw", "compressed")
@@ -91,10 +92,15 @@ class UnansweredImages:
         self._kept: dict[Key, tuple[float, bytes]] = {}
         self._named: dict[Key, float] = {}
         self._given_at: dict[Key, float] = {}
+        self._newest: dict[int, int] = {}  # stamps, by camera
 
     def add(self, key: Key, image: bytes, now: float) -> bytes | None:
         """Take an image; returns it where an answer has named it already."""
         self.forget(now)
+        camera, stamp = key
+        if stamp < self._newest.get(camera, stamp) - JUMP_NS:  # as where a bag is looped
+            self._given_at = {k: at for k, at in self._given_at.items() if k[0] != camera}
+        self._newest[camera] = stamp
         if self._named.pop(key, None) is not None:
             self._note_given(key, now)
             return image

@@ -186,7 +186,9 @@ class ReplayCamera(Node):
             ):
                 shot_due = due + offset + self._jitter()
                 # The stamp is when it is due, so that an offset of 0 gives equal stamps.
-                stamp = Time(nanoseconds=now_ns + round((shot_due - now) * 1e9)).to_msg()
+                # Simulated time is 0 until /clock comes.
+                ahead_ns = round((shot_due - now) * 1e9)
+                stamp = Time(nanoseconds=max(0, now_ns + ahead_ns)).to_msg()
                 shot = [(to, serialize_message(message)) for to, message in messages(stamp)]
                 heapq.heappush(waiting, Shot(shot_due, order, shot))
             due = max(due + self._period, time.monotonic())

@@ -585,14 +585,18 @@ class TrackerNode(LifecycleNode):
         header = Header() if newest is None else self._header(newest.pair)
         self._publish_events(Event.RESET, header, dict.fromkeys(dropped, 0.0))
 
-    def _handle(self, entry: Entry) -> None:
-        """Track through a pair and publish what came of it."""
+    def _handle(self, entry: Entry, again: bool) -> None:
+        """Track through a pair and publish what came of it.
+
+        again: for targets alone that were started on an older pair. What tells of the present, or
+        of all targets, was published the first time.
+        """
         if self._engine is None:
             return  # it came while the node was deactivated
         pair = entry.pair
         queue_ms = (time.monotonic() - entry.arrived) * 1e3
         age_ms = self._age_ms(pair)
-        draws = self._overlay_is_due()
+        draws = not again and self._overlay_is_due()
         answer = self._engine.process(pair, entry.number, images_wanted=draws)
         if answer is None:
             return
@@ -607,9 +611,9 @@ class TrackerNode(LifecycleNode):
             latency.network_ms = timing.network_ms
             latency.postprocess_ms = timing.postprocess_ms
         latency.total_ms = self._age_ms(pair)
-        self._images = None if None in pair[:2] else answer.images
         header = self._header(pair)
-        self._say_if_degraded(pair, header)
+        if not again:
+            self._say_if_degraded(pair, header)
         size = (0, 0) if answer.images is None else answer.images[0].shape[1::-1]
         for track_message in messages.track_messages(
             header,
@@ -624,6 +628,12 @@ class TrackerNode(LifecycleNode):
             changed = {k: track for k, track in answer.changed.items() if track.state is state}
             scores = {k: messages.finite_score(track) for k, track in changed.items()}
             self._publish_events(event, header, scores)
+        remarks = "; ".join(answer.remarks)
+        if remarks:
+            self.get_logger().warning(remarks, throttle_duration_sec=FAILURE_PERIOD_S)
+        if again:
+            return
+        self._images = None if None in pair[:2] else answer.images
         detections = self._detections_publisher
         if detections is not None and detections.get_subscription_count():
             detections.publish(messages.detections_message(header, answer.tracks))
@@ -634,9 +644,6 @@ class TrackerNode(LifecycleNode):
         self._publish_times(processing_time_ms=busy_ms, pipeline_latency_ms=latency.total_ms)
         if draws and answer.images is not None:
             self._publish_overlay(pair, answer.tracks, *answer.images)
-        remarks = "; ".join(answer.remarks)
-        if remarks:
-            self.get_logger().warning(remarks, throttle_duration_sec=FAILURE_PERIOD_S)
         assert self._health is not None
         self._health.answered(answer.tracks, latency.total_ms, remarks)
 
@@ -683,7 +690,9 @@ class TrackerNode(LifecycleNode):
         x, y, width, height = track.box
         trouble = "no ~/bearing: the camera's camera_info holds no calibration"
         try:
-            direction = ray(info, size, x + width / 2, y + height / 2)
+            direction = ray(
+                info, size, x + width / 2, y + height / 2, rectified=self._values.rgb_rectified
+            )
         except ValueError as error:
             direction, trouble = None, f"no ~/bearing: {error}"
         if direction is None:

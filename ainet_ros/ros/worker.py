@@ -93,7 +93,8 @@ class Worker:
 
     Pairs that come while the thread is busy replace one another: the newest is always next. Only
     after `resume_from` an older pair does the thread go through the recent pairs up to the newest,
-    skipping as many as it must to be there within `catch_up_s` seconds.
+    skipping as many as it must to be there within `catch_up_s` seconds. `handle` is told whether
+    the thread has been at that pair, or past it, before.
 
     An exception in `handle` goes to `failed` and the thread goes on; one in a called function
     goes to its future.
@@ -101,7 +102,7 @@ class Worker:
 
     def __init__(
         self,
-        handle: Callable[[Entry], None],
+        handle: Callable[[Entry, bool], None],
         failed: Callable[[Exception], None],
         recent: RecentPairs,
         catch_up_s: float,
@@ -263,10 +264,11 @@ class Worker:
         start = time.monotonic()
         self._last = entry.number
         with self._changed:
+            again = entry.number <= self._seen
             self.skipped += max(0, entry.number - self._seen - 1)
             self._seen = max(self._seen, entry.number)
         try:
-            self._handle(entry)
+            self._handle(entry, again)
         except Exception as error:  # whatever it was, the thread goes on
             self._failed(error)
         took = time.monotonic() - start
