@@ -134,6 +134,24 @@ def test_tracker_is_launched_with_remaps_namespace_and_parameters(ros, tiny, tmp
 
 
 @needs_launch
+def test_the_log_level_holds_in_a_namespace_too(ros, tiny):
+    process = ros.run(
+        launch(
+            "tracker.launch.py",
+            f"weights:={tiny}",
+            "rgb:=/rgb/image_raw",
+            "thermal:=/thermal/image_raw",
+            "namespace:=robot/left",
+            "log_level:=error",
+        )
+    )
+    ros.spin_until(lambda: ros.hears(ros.rgb) and ros.hears(ros.thermal), "discovery")
+    process.send(signal.SIGINT)
+    assert process.wait() == 0
+    assert "robot.left.ainet" not in process.text()
+
+
+@needs_launch
 def test_what_is_tracked_is_recorded(ros, tiny, tmp_path):
     import ros_nodes
 
