@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: the authors of ainet_ros
-# All benchmarks of docs/performance.md but that of training, one after the other, and their results
-# as JSON in the folder $1. Leave the machine alone meanwhile.
+# Most benchmarks of docs/performance.md, some with other repeats than there, one after the other, and
+# their results as JSON in the folder $1. Not here: training, for which it takes recordings; what was
+# compared in turns by hand, as torch.compile and ONNX. Leave the machine alone meanwhile.
 set -euo pipefail
 out=$1
 mkdir -p "$out"

@@ -7,8 +7,10 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -159,11 +161,16 @@ def test_growth_is_measured_drawn_and_stops_at_the_memory(monkeypatch, tmp_path,
     monkeypatch.setattr(network, "LAYERS", (1, 4, 6))  # of a depth of 4
     monkeypatch.setattr(network, "RESOLUTIONS", (60, 112))  # of patches of 14
     monkeypatch.setattr(network, "available_memory", lambda: 2**20)
+    warm = set()
+    pair = network.Run.__call__
+    monkeypatch.setattr(network.Run, "__call__", lambda run: (pair(run), warm.add(run)))
+    monkeypatch.setattr(network, "memory_growth", lambda run: int(run in warm))
     command = "network", str(tmp_path / "tiny.safetensors"), "--repeats", "1"
     picture = tmp_path / "growth.png"
     assert ainet(*command, "--growth", str(picture), "--json") == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     run = {(r["axis"], r["value"], r["variant"]) for r in rows if r["seconds"] is not None}
+    assert all(row["memory"] == 1 for row in rows if row["seconds"] is not None)
     assert ("layers", 4, "AINet-Transformer") in run
     assert {key for key in run if key[2] == "AINet"} == {
         ("layers", 1, "AINet"), ("layers", 4, "AINet"),
@@ -212,6 +219,65 @@ def test_bench_track_adds_up(tmp_path, capsys):
         assert min(row["targets_ms"].values()) > 0
 
 
+def measured(published_hz, dropped=0.0, memory=0):
+    """A row as of `ainet bench node`."""
+    latency = dict.fromkeys(("p50", "p95", "p99", "jitter"), 50.0)
+    return {
+        "published_hz": published_hz,
+        "answered_hz": published_hz * (1 - dropped),
+        "dropped": dropped,
+        "latency_ms": latency,
+        "overhead_ms": 5.0,
+        "stages_ms": {"network": 40.0},
+        "slowest_ms": {"network": 60.0},
+        "cpu": 1.0,
+        "memory": memory,
+    }
+
+
+def test_peak_rate_of_the_node_is_what_the_cameras_published():
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    from ainet_ros.bench import node
+
+    def run(rate, seconds):
+        row = measured(min(rate, 30.0), dropped=0.2 if rate > 90 else 0.0)
+        return {"rate": rate, **row}
+
+    rows = node._rates(SimpleNamespace(run=run), 100.0, 1.0)
+    assert [row["published_hz"] for row in rows] == [30.0, 30.0, 22.5, 15.0, 7.5]
+    text = node.table({"machine": {}, "sizes": {"160x120": {"rates": rows}}})
+    assert "up to 30.0 Hz" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lengths", "growth"),
+    [
+        (3, [3], None),
+        (61, [60, 1], None),
+        (120, [60, 60], 5 * 2**20),
+        (181, [60, 60, 60, 1], 5 * 2**20),
+    ],
+)
+def test_memory_in_an_overload_grows_over_whole_minutes(monkeypatch, seconds, lengths, growth):
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    from ainet_ros.bench import node
+
+    spans = []
+
+    def window(rate, length):
+        spans.append(length)
+        return measured(rate, memory=sum(spans) * 2**20 // 12), np.full(10, 50.0)
+
+    rig = node.Rig(SimpleNamespace(stop=lambda module: None), None, "", None)
+    monkeypatch.setattr(rig, "cameras", lambda rate: None)
+    monkeypatch.setattr(rig, "window", window)
+    entry = rig.overload(80.0, seconds)
+    assert spans == lengths
+    assert entry["growth_a_minute"] == growth
+    text = node.table({"machine": {}, "sizes": {"160x120": entry}})
+    assert ("memory +5.00 MiB a minute" in text) == (growth is not None)
+
+
 def test_bench_node_measures_rates_and_an_overload(tmp_path):
     ros_nodes = pytest.importorskip("ros_nodes", reason="needs ROS 2")
     from ainet_ros.bench import node
@@ -243,10 +309,12 @@ def test_bench_node_measures_rates_and_an_overload(tmp_path):
         assert row["memory"] > 2**20
         assert row["cpu"] > 0
     assert [row["rate"] for row in rows] == sorted((row["rate"] for row in rows), reverse=True)
-    peak = next((row["rate"] for row in rows if row["dropped"] < 0.05), None)
-    below = [row["rate"] for row in rows if peak is not None and row["rate"] < peak]
-    assert below == ([] if peak is None else pytest.approx([share * peak for share in node.LOWER]))
+    kept = [row for row in rows if row["dropped"] < 0.05]
+    expected = [share * row["published_hz"] for row in kept[:1] for share in node.LOWER]
+    lower = rows[rows.index(kept[0]) + 1 :] if kept else []
+    assert [row["rate"] for row in lower] == pytest.approx(expected)
     overload = run("--overload", "3")
     assert overload["seconds"] == 3
     assert len(overload["memory"]) == 1
+    assert overload["growth_a_minute"] is None
     assert overload["p99_frames"] > 0

@@ -51,10 +51,34 @@ def test_doctor_names_what_is_missing_and_the_remedy(quick, monkeypatch, capsys)
     assert "cameras" not in found
 
 
-def test_doctor_finds_cameras(quick, monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize(
+    ("variables", "remedy"),
+    [
+        ({"ROS_DOMAIN_ID": "abc"}, "ROS_DOMAIN_ID must be a number"),
+        (
+            {"ROS_SECURITY_ENABLE": "true", "ROS_SECURITY_STRATEGY": "Enforce"},
+            "ROS_SECURITY_KEYSTORE and ROS_SECURITY_ENCLAVE_OVERRIDE must name",
+        ),
+    ],
+)
+def test_doctor_says_why_no_node_starts(quick, monkeypatch, capsys, variables, remedy):
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    monkeypatch.delenv("ROS_SECURITY_KEYSTORE", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main(["doctor"]) == 1
+    mark, text = lines(capsys)["ROS node"]
+    assert mark == "MISSING"
+    assert "failed to initialize" in text
+    assert remedy in text
+
+
+def test_doctor_finds_cameras_and_takes_no_overlay_for_one(quick, monkeypatch, capsys, tmp_path):
     ros_nodes = pytest.importorskip("ros_nodes", reason="needs ROS 2")
     monkeypatch.setattr(doctor, "LISTEN_S", 3.0)
     with ros_nodes.client(tmp_path) as client:
+        client.node.create_publisher(ros_nodes.Image, "ainet/overlay", 1)
         monkeypatch.setenv("ROS_DOMAIN_ID", str(client.domain))
         assert main(["doctor"]) == 0
-    assert lines(capsys)["cameras"] == ("ok", "images on /rgb/image_raw, /thermal/image_raw")
+    found = lines(capsys)["cameras"]
+    assert found == ("ok", "publishers of /rgb/image_raw, /thermal/image_raw")

@@ -34,12 +34,16 @@ ROS_PATHS = ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "LD_LIBRARY_PATH", "PYTHO
 
 
 @pytest.mark.parametrize(
-    "folder", ["ainet_ros", "config", "csrc", "launch", "scripts", "test"], ids=str
+    "place",
+    ".github ainet_ros config csrc launch msg scripts srv test "
+    "CMakeLists.txt Makefile docs/conf.py env.sh package.xml pyproject.toml setup.py".split(),
 )
-def test_each_file_names_its_licence_and_its_authors(folder):
-    files = [path for path in (ROOT / folder).rglob("*") if path.is_file()]
-    kinds = set(".py .cpp .h .sh .yaml .xml .rviz .html .css .js".split()) | {""}
-    files = [p for p in files if p.suffix in kinds and "__pycache__" not in p.parts]
+def test_each_file_names_its_licence_and_its_authors(place):
+    files = [ROOT / place]
+    if (ROOT / place).is_dir():
+        kinds = set(".py .cpp .h .sh .yaml .xml .rviz .html .css .js .msg .srv".split()) | {""}
+        files = [p for p in (ROOT / place).rglob("*") if p.is_file() and p.suffix in kinds]
+        files = [p for p in files if "__pycache__" not in p.parts]
     assert files
     for path in files:
         head = path.read_text()[:300]

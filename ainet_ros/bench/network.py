@@ -195,8 +195,9 @@ def growth(config: AINetConfig, device: str, repeats: int) -> dict[str, Any]:
                 rows.append({**row, "seconds": None, "fusion": None, "memory": None})
                 continue
             run = Run(AINet(whole).to(device), torch.float32)
-            memory = memory_growth(run) if device == "cpu" else _cuda_memory(run)
             seconds = medians({"": run}, repeats)[""]
+            # A network's first pair takes more memory than those after it.
+            memory = memory_growth(run) if device == "cpu" else _cuda_memory(run)
             fusion = seconds["DFM"] + seconds["OFM"]
             rows.append({**row, "seconds": seconds["whole"], "fusion": fusion, "memory": memory})
     return {

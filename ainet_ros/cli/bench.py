@@ -21,8 +21,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "bench",
         help="measure speed and memory on this machine",
-        description="Measure speed and memory on this machine. Figures of one run are medians of "
-        "runs that take turns, and compare; those of different runs need not.",
+        description="Measure speed and memory on this machine. Backends, operations, stages and "
+        "numbers of targets are measured in turns, and compare; sizes of images, rates, the rows "
+        "of --growth and the yardstick of `network` one after the other, while the machine's "
+        "speed may vary.",
     )
     benches = parser.add_subparsers(required=True, metavar="WHAT")
     scan = benches.add_parser(
@@ -63,7 +65,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--overload",
         type=float,
         metavar="S",
-        help="measure so many seconds of four times the rate that the node can take instead",
+        help="measure so many seconds of four times the rate that the node can take instead; "
+        "from 120 on, how memory grows too",
     )
     node.set_defaults(run=run_node)
     training = benches.add_parser("training", help="where the time of a training step goes")

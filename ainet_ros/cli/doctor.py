@@ -12,10 +12,15 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
 
 LISTEN_S = 3.0
 """So long cameras are looked for."""
 IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+TRACK = "ainet_ros/msg/Track"
 
 
 @dataclass(frozen=True)
@@ -154,23 +159,43 @@ def _module(name: str, otherwise: str, *, needed: bool = False) -> Finding:
 
 def _cameras() -> Finding:
     import rclpy
+    from rclpy._rclpy_pybind11 import RCLError
 
     context = rclpy.Context()
-    rclpy.init(context=context)
-    node = rclpy.create_node("ainet_doctor", context=context)
-    time.sleep(LISTEN_S)
-    topics = [
-        topic
-        for topic, types in node.get_topic_names_and_types()
-        if set(types) & set(IMAGES) and node.count_publishers(topic)
-    ]
-    node.destroy_node()
-    rclpy.shutdown(context=context)
+    try:
+        rclpy.init(context=context)
+        node = rclpy.create_node("ainet_doctor", context=context)
+        topics = _image_topics(node)
+        node.destroy_node()
+    except RCLError as error:
+        return Finding(
+            "ROS node",
+            False,
+            f"none starts ({error}): ROS_DOMAIN_ID must be a number from 0 to 101; where "
+            "ROS_SECURITY_ENABLE is true, ROS_SECURITY_KEYSTORE and ROS_SECURITY_ENCLAVE_OVERRIDE "
+            "must name a keystore and an enclave in it: docs/security.md",
+            needed=True,
+        )
+    finally:
+        rclpy.try_shutdown(context=context)
     if topics:
-        return Finding("cameras", True, "images on " + ", ".join(sorted(topics)))
+        return Finding("cameras", True, "publishers of " + ", ".join(topics))
     return Finding(
         "cameras",
         False,
-        f"no images within {LISTEN_S:g} s: start the drivers; ROS_DOMAIN_ID "
+        f"no publisher of images within {LISTEN_S:g} s: start the drivers; ROS_DOMAIN_ID "
         f"({os.environ.get('ROS_DOMAIN_ID', 'not set')}) must be theirs",
+    )
+
+
+def _image_topics(node: Node) -> list[str]:
+    """Those of images with a publisher, but for the overlays of trackers."""
+    time.sleep(LISTEN_S)
+    kinds = dict(node.get_topic_names_and_types())
+    trackers = [topic.removesuffix("/track") for topic, types in kinds.items() if TRACK in types]
+    overlays = {f"{t}/{name}" for t in trackers for name in ("overlay", "overlay/compressed")}
+    return sorted(
+        topic
+        for topic, types in kinds.items()
+        if set(types) & set(IMAGES) and topic not in overlays and node.count_publishers(topic)
     )

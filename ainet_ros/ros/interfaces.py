@@ -199,7 +199,9 @@ def markdown() -> str:
     for path in sorted([*share.glob("msg/*.msg"), *share.glob("srv/*.srv")]):
         kind = path.suffix.removeprefix(".")
         parts.append(f"### ainet_ros/{kind}/{path.stem}\n")
-        parts.append(f"```text\n{path.read_text(encoding='utf-8').strip()}\n```\n")
+        lines = path.read_text(encoding="utf-8").strip().splitlines()
+        text = "\n".join(line for line in lines if not line.startswith("# SPDX-"))
+        parts.append(f"```text\n{text}\n```\n")
     parts += [
         "## Node `replay_camera`\n",
         "Plays a recording, or a generated scene, in place of the cameras.\n",
