@@ -307,6 +307,8 @@ def test_frozen_blocks_keep_their_weights(tmp_path):
         {"interaction_layers": (1,)},
         {"dfm": "none", "ofm": "none", "interaction_layers": (3,)},
         {"dfm": "attention", "ofm": "attention"},
+        {"ofm": "none"},
+        {"dfm": "attention", "ofm": "none"},
     ],
     ids=str,
 )
@@ -489,3 +491,7 @@ def test_what_cannot_be_trained_on_is_named(tmp_path, capsys):
     config.write_text("preset: small\nsteps: 1\nsave_every: 0\n")
     assert main(arguments) == 2
     assert "save_every 0 must be at least 1" in capsys.readouterr().err
+    for option in ("clip: 0", "lr: -0.1", "ema: 1.0", "warmup: -3", "frozen_blocks: -1"):
+        config.write_text(f"preset: small\nsteps: 1\n{option}\n")
+        assert main(arguments) == 2
+        assert option.replace(":", "") in capsys.readouterr().err

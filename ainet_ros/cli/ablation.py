@@ -193,7 +193,7 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _slug(options: dict[str, Any]) -> str:
     text = "_".join(f"{name}-{value}" for name, value in sorted(options.items())) or "whole"
-    safe = "".join(c if c.isalnum() or c in "-_" else "" for c in text)
+    safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in text)
     return safe if len(safe) < 60 else hashlib.sha256(safe.encode()).hexdigest()[:12]
 
 

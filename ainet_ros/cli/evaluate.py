@@ -159,13 +159,19 @@ def _tracker(args: argparse.Namespace) -> _Tracker:
     import cv2
 
     from ainet_ros.evaluation.opencv import OpenCVTracker
+    from ainet_ros.files import digest
 
     stream = args.stream or "rgb"
     if stream not in ("rgb", "thermal"):
         raise ValueError(f"{args.against} sees one camera: give --stream rgb or thermal")
     make = partial(OpenCVTracker, args.against, args.nanotrack and tuple(args.nanotrack))
     make()  # for its errors, before anything is run
-    maker = {"tracker": args.against, "OpenCV": cv2.__version__, "stream": stream}
+    maker = {
+        "tracker": args.against,
+        "OpenCV": cv2.__version__,
+        "weights": digest(*args.nanotrack) if args.nanotrack else None,
+        "stream": stream,
+    }
     return _Tracker(f"{args.against.upper()}, {stream}", stream, make, maker)
 
 

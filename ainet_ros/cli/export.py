@@ -40,8 +40,14 @@ def run(args: argparse.Namespace) -> int:
     with torch.inference_mode():
         wanted = network(template, search, box)
         got = exported.match(exported.embed_template(template, box), search)
-    off = (got.score_map - wanted.score_map).abs().max().item()
-    if off > 1e-3:
-        raise ValueError(f"{args.output}: ONNX Runtime's scores are {off:.2g} off torch's")
-    print(f"{args.output}: scores within {off:.1g} of torch's on a random pair")
+    off = max(
+        (getattr(got, name) - getattr(wanted, name)).abs().max().item()
+        for name in ("score_map", "size_map", "offset_map")
+    )
+    if not off <= 1e-3:
+        args.output.unlink()
+        raise ValueError(
+            f"{args.output} was not kept: ONNX Runtime's answers are {off:.2g} off torch's"
+        )
+    print(f"{args.output}: answers within {off:.1g} of torch's on a random pair")
     return 0

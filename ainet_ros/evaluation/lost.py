@@ -74,12 +74,11 @@ def trials(tracker: Tracker, sequence: Sequence) -> Iterator[Trial]:
         size = (frame.rgb.shape[1], frame.rgb.shape[0])
         pairs.append((frame.rgb, registration.warp(tone_map(frame.thermal), size)))
     second = max(1, round(sequence.source.rate))
-    random = np.random.default_rng(0)
     count = min(len(pairs), len(boxes))  # the last frames may have no labels
     for start in range(0, count - LEAD - second - LEAST_AFTER, EVERY):
         end = min(count, start + 1 + LEAD + 2 * second)
         if np.isfinite(boxes[start:end]).all():
-            trial = _trial(tracker, pairs, boxes, (start, end), second, random)
+            trial = _trial(tracker, pairs, boxes, (start, end), second)
             if trial is not None:
                 yield trial
 
@@ -90,7 +89,6 @@ def _trial(
     boxes: npt.NDArray[np.float64],
     frames: tuple[int, int],
     second: int,
-    random: np.random.Generator,
 ) -> Trial | None:
     start, end = frames
     dark = start + 1 + LEAD
@@ -99,6 +97,8 @@ def _trial(
         track = tracker.track(*pairs[number])
     if track.state is State.LOST or _overlap(track.box, boxes[number]) < ON_TARGET:
         return None
+    # Of the trial alone: every tracker meets the same.
+    random = np.random.default_rng(start)
     jump = _jump(boxes[dark + second : end], pairs[0][0].shape, random)
     if jump is None:
         return None

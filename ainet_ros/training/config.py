@@ -71,6 +71,14 @@ class TrainConfig:
         for name in ("steps", "batch", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+        for name in ("lr", "clip"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} {getattr(self, name)} must be above 0")
+        for name in ("backbone_lr", "frozen_blocks", "weight_decay", "warmup", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} {getattr(self, name)} must not be negative")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema {self.ema} must be in [0, 1)")
 
     @classmethod
     def read(cls, path: Path) -> TrainConfig:

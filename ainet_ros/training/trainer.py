@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ainet_ros.files import replacing, write_whole
 from ainet_ros.network import AINet, Output
+from ainet_ros.network.dfm import Fusion
 from ainet_ros.network.ofm import OrderDynamicMamba
 from ainet_ros.tracker import weights
 from ainet_ros.tracker.tracker import IMAGE_MEAN, IMAGE_STD
@@ -194,6 +195,10 @@ class Trainer:
                 block.requires_grad_(True)
         for block in network.backbone.blocks[network.config.interaction_layers[-1] + 1 :]:
             block.requires_grad_(False)
+        if network.ofm is None:  # the head sees what the last DFM has fused, alone
+            for module in network.dfm[:-1].modules():
+                if isinstance(module, Fusion):
+                    module.requires_grad_(False)
         mixer = network.ofm.mixer if network.ofm is not None else None
         if isinstance(mixer, OrderDynamicMamba) and mixer.dynamic and not mixer.straight_through:
             mixer.order_net.requires_grad_(False)
