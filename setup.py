@@ -60,9 +60,10 @@ setup(
     package_data={"ainet_ros": ["py.typed"]},
     data_files=[
         (
-            "share/ainet_ros/weights",
-            [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("weights/*"))],
+            f"share/ainet_ros/{folder}",
+            [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob(f"{folder}/*"))],
         )
+        for folder in ("msg", "weights")
     ],
     ext_modules=[
         Extension(

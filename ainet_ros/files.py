@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +18,45 @@ import yaml
 MOST_BYTES, MOST_VALUES = 1 << 16, 1 << 16
 """Of a YAML file."""
 MOST_NESTED = 50
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Why a file does not take more; such an error of a write does not name the file."""
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
     """Another path to write to, this process's own; at the end of the block `path` becomes that,
-    or, where it fails, there is nothing of it.
+    or, where it fails, there is nothing of it, and an OSError names `path`.
+
+    `suffix` is the other path's, for what is written by those that go by it.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial{suffix}")
     try:
         yield partial
         os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # the error that led here is to be seen
+            partial.unlink()
+        if isinstance(error, OSError) and (
+            error.filename == str(partial) or (error.filename is None and error.errno in FULL)
+        ):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path whose ~ or ~user is replaced. Raises ValueError where there is no such home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def shipped(name: str) -> list[Path]:
+    """The folders of that name among the package's files: of the source tree, and
+    `share/ainet_ros` of the prefix that it is installed to."""
+    module = Path(__file__).resolve()
+    shares = [prefix / "share" / "ainet_ros" for prefix in (*module.parents, Path(sys.prefix))]
+    return [folder for root in (module.parents[1], *shares) if (folder := root / name).is_dir()]
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -50,7 +77,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     Raises FileNotFoundError, or ValueError that names the file where it is none, or so large that
     it is no configuration; values that are referred to count each time.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.exists() and not path.is_file():  # a pipe or a device might never end
         raise ValueError(f"{path}: not a regular file")
     with path.open("rb") as file:

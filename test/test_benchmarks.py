@@ -87,6 +87,12 @@ def test_rgbt210_has_init_alone(tmp_path):
     assert np.array_equal(benchmark.sequences[0].visible, benchmark.sequences[0].infrared)
 
 
+def test_init_that_stands_for_the_rgb_truth_has_its_length(tmp_path):
+    write_plain(tmp_path, {"init.txt": lines(BOXES[:1]), "infrared.txt": lines(BOXES)})
+    with pytest.raises(ValueError, match=r"init\.txt: 1 boxes, infrared\.txt 4"):
+        open_source(tmp_path)
+
+
 def test_rgbt210_of_an_rgbt234_tree_takes_init(tmp_path):
     write_plain(tmp_path / "walk", {**OTHER, "init.txt": lines([(1, 2, 3, 4)] * 3)})
     (sequence,) = open_benchmark(tmp_path, "rgbt210").sequences

@@ -77,6 +77,18 @@ def test_images_of_several_sizes_or_none_are_refused(pairs):
         calibration.from_pairs([(rgb, heat), (rgb, heat[::2])])
 
 
+@pytest.mark.parametrize("height", [300, 272])
+def test_images_as_wide_as_their_tiles_allow(pairs, height):
+    wide = [(cv2.resize(rgb, (640, 480))[:height],) * 2 for rgb, _ in pairs]
+    if height == 300:
+        assert calibration.from_pairs(wide).error < 1
+        assert calibration.misfit(*wide[0]) < 0.01
+    else:
+        with pytest.raises(ValueError, match=r"640x272 is too long and narrow .*: crop it"):
+            calibration.from_pairs(wide)
+        assert calibration.misfit(*wide[0]) is None
+
+
 def test_points_give_their_homography_and_an_outlier_is_left_out():
     truth = skewed(4)
     of = np.random.default_rng(0).uniform(0, SMALL, (12, 2))
@@ -148,7 +160,31 @@ class TestCommand:
         assert "5 of 5 points agree, error 0.00 px" in capsys.readouterr().out
         assert distance(Calibration.load(output).homography, truth).max() < 0.1
 
-    @pytest.mark.parametrize(("text", "message"), [("1,2,3\n", "not 3 numbers"), ("a,b\n", "a")])
+    def test_the_picture_does_not_take_the_file_s_place(self, recording, tmp_path, capsys):
+        output = tmp_path / "cameras.png"
+        assert main(["calibrate", str(recording[0]), "--output", str(output)]) == 2
+        assert f"{output}: that is where the picture goes" in capsys.readouterr().err
+        assert not output.exists()
+
+    def test_makes_the_folder_first(self, recording, tmp_path, capsys, monkeypatch):
+        output = tmp_path / "new" / "cameras.yaml"
+
+        def searched(pairs):
+            assert output.parent.is_dir()
+            raise ValueError("searched")
+
+        monkeypatch.setattr(calibration, "from_pairs", searched)
+        assert main(["calibrate", str(recording[0]), "--output", str(output)]) == 2
+        assert "searched" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("1,2,3\n", "not 3 numbers"),
+            ("a,b\n", "a"),
+            ("1,2,3,4\n5,nan,7,8\n", "point 2: the numbers must be finite"),
+        ],
+    )
     def test_names_a_file_of_points_that_is_wrong(
         self, recording, tmp_path, capsys, text, message
     ):

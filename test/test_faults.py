@@ -593,7 +593,7 @@ def test_a_camera_is_late(ros, fault):
         ros.spin_until(lambda: len(ros.tracks) > 20 and not ros.tracks[-1].degraded, "answers")
         ros.report(fault, "tracker", "WARN", "of the answers take up to")
     assert ros.set_parameter("ainet", queue_size=10)[0].successful
-    fault.notes("with `queue_size: 60` every pair is answered")
+    fault.notes("with `queue_size: 60` pairs are answered again")
     still_answers(fault, ros)
 
 
@@ -802,7 +802,7 @@ def test_a_listener_is_slow_or_gone(ros, fault):
             count = len(ros.tracks)
             ros.spin_until(lambda n=count: len(ros.tracks) > n + HZ // 2, "answers")
     listener.wait()
-    fault.notes("nothing: other subscribers hear every answer")
+    fault.notes("nothing: others go on hearing answers")
     still_answers(fault, ros)
 
 

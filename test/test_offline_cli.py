@@ -158,6 +158,7 @@ class TestEvaluate:
             (["{folder}/nowhere"], "nowhere"),
             (["{folder}", "--weights", "{folder}/none.safetensors"], "none.safetensors"),
             (["{folder}", "--device", "gpu9"], "device 'gpu9'"),
+            (["{folder}", "--device", "meta"], "device 'meta' is none of auto, cpu, cuda"),
         ],
     )
     def test_bad_input(self, folder, capsys, arguments, message):
@@ -218,12 +219,57 @@ class TestTrack:
         assert len(box_files.read(tmp_path / "out" / "boxes.txt")) == 3
         assert "AUC" not in capsys.readouterr().out
 
-    @pytest.mark.parametrize("box", ["1,2,3", "1,2,x,4", "1,2,0,4", "nan,1,2,3"])
-    def test_bad_boxes(self, folder, capsys, box):
+    def test_starts_where_an_evaluation_does(self, folder, tmp_path, capsys):
+        """From init.txt, also where the first box of the RGB images is none."""
+        shutil.copytree(folder / "scene_0", tmp_path / "clip")
+        rows = (tmp_path / "clip" / "visible.txt").read_text().splitlines(keepends=True)
+        (tmp_path / "clip" / "visible.txt").write_text("".join(["nan,nan,nan,nan\n", *rows[1:]]))
+        command = ["track", str(tmp_path / "clip"), "--output", str(tmp_path / "out")]
+        for init in ((40.0, 30.0, 20.0, 25.0), (0.0, 0.0, 0.0, 0.0)):
+            box_files.write(tmp_path / "clip" / "init.txt", [init])
+            assert main([*command, *options(folder)]) == (0 if any(init) else 2)
+            assert box_files.read(tmp_path / "out" / "boxes.txt")[0].tolist() == [40, 30, 20, 25]
+        assert "no true box to start from: give --box" in capsys.readouterr().err
+
+    def test_options_come_before_what_was_recorded(self, folder, tmp_path, capsys, monkeypatch):
+        pytest.importorskip("rosbags", reason="needs rosbags")
+        import bags
+
+        source = open_source(folder / "scene_0")
+        bags.write_run(tmp_path / "bag", source, source.boxes[0])
+        (tmp_path / "bag" / "parameters.yaml").write_text(
+            "/**: {ros__parameters: {device: 'cuda:9', precision: float32, compile: true}}"
+        )
+        load, given = Tracker.load, []
+
+        def spy(name, *how):
+            given.append(how)
+            return load(name, *how)
+
+        monkeypatch.setattr(Tracker, "load", spy)
+        command = ["track", str(tmp_path / "bag"), "--output", str(tmp_path), *options(folder)]
+        assert main(command) == 2
+        assert "device cuda:9" in capsys.readouterr().err
+        assert main([*command, "--device", "auto", "--precision", "auto", "--no-compile"]) == 0
+        assert given == [("cuda:9", "float32", True), ("auto", "auto", False)]
+        assert f"target 1 as recorded in {COUNT} pairs" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("box", "message"),
+        [
+            ("1,2,3", "four numbers"),
+            ("1,2,x,4", "four numbers"),
+            ("1,2,0,4", "must be positive"),
+            ("nan,1,2,3", "must be finite"),
+        ],
+    )
+    def test_bad_boxes(self, folder, capsys, box, message):
         with pytest.raises(SystemExit) as stopped:
             main(["track", str(folder / "scene_0"), "--box", box])
         assert stopped.value.code == 2
-        assert box in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert box in said
+        assert message in said
 
     def test_box_outside_the_image(self, folder, tmp_path, capsys):
         command = ["track", str(folder / "scene_0"), "--output", str(tmp_path)]
@@ -238,10 +284,41 @@ class TestTrack:
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
     def test_full_disk(self, folder, tmp_path, capsys):
-        (tmp_path / "boxes.txt").symlink_to("/dev/full")
         command = ["track", str(folder / "scene_0"), "--output", str(tmp_path)]
-        assert main([*command, *options(folder)]) == 2
-        assert "No space left" in capsys.readouterr().err
+        for name, suffix in (("boxes.txt", ""), ("scores.txt", ""), ("score.png", ".png")):
+            full = tmp_path / f"{name}.{os.getpid()}.partial{suffix}"
+            full.symlink_to("/dev/full")
+            assert main([*command, *options(folder)]) == 2
+            assert f"No space left on device: '{tmp_path / name}'" in capsys.readouterr().err
+
+    def test_a_failure_leaves_the_result_before_it(self, folder, tmp_path, capsys):
+        command = ["track", str(folder / "scene_0"), "--output", str(tmp_path), *options(folder)]
+        assert main(command) == 0
+        before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+        assert len(before) == 4
+        assert main([*command, "--box", "900,900,20,20"]) == 2
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+    def test_what_was_tracked_before_ctrl_c_is_written(
+        self, folder, tmp_path, capsys, monkeypatch
+    ):
+        track, calls = Tracker.track, []
+
+        def interrupted(self, rgb, thermal):
+            calls.append(1)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return track(self, rgb, thermal)
+
+        monkeypatch.setattr(Tracker, "track", interrupted)
+        command = ["track", str(folder / "scene_0"), "--output", str(tmp_path)]
+        assert main([*command, *options(folder)]) == 130
+        assert f"stopped after 3 of {COUNT} frames" in capsys.readouterr().out
+        assert len(box_files.read(tmp_path / "boxes.txt")) == 3
+        assert len(np.loadtxt(tmp_path / "scores.txt")) == 3
+        video = cv2.VideoCapture(str(tmp_path / "track.mp4"))
+        assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+        assert (tmp_path / "score.png").is_file()
 
     def test_lost_frames_are_counted(self, folder, tmp_path, capsys, monkeypatch):
         track = Tracker.track
@@ -312,6 +389,10 @@ class TestCollectionOfScenes:
         assert sorted(p.name for p in (tmp_path / "set").iterdir()) == [
             "attr_txt", "scene_0", "scene_1"
         ]  # fmt: skip
+        shutil.copytree(first, tmp_path / "set" / "scene_0_old")
+        assert main([*arguments, "--count", "2"]) == 0
+        names = (tmp_path / "set" / "attr_txt" / "SequencesName.txt").read_text().split()
+        assert names == ["scene_0", "scene_1"]
         assert main([*arguments, "--count", "2", "--attributes", "night"]) == 2
         assert "scene_0: holds another recording" in capsys.readouterr().err
 
@@ -321,6 +402,7 @@ class TestCollectionOfScenes:
             (["--count", "0"], "--count 0"),
             (["--count", "2", "--workers", "0"], "0 workers"),
             (["--count", "2", "--attributes", "fog"], "no scene attribute fog"),
+            (["--count", "2", "--seed", "-1"], "--seed -1"),
         ],
     )
     def test_bad_arguments(self, tmp_path, capsys, extra, message):

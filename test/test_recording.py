@@ -16,7 +16,6 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (make setup, or a distribution)
 pytest.importorskip("rosbags", reason="needs rosbags")
 
 import ros_nodes
-from ament_index_python.packages import get_package_share_path
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.serialization import serialize_message
@@ -27,13 +26,13 @@ from ainet_ros.evaluation import one_pass
 from ainet_ros.files import write_whole
 from ainet_ros.msg import Event, Track
 from ainet_ros.ros.images import to_image
-from ainet_ros.ros.parts import Message, PartWriter, Topic, typestore
+from ainet_ros.ros.parts import Message, PartWriter, Topic
 from ainet_ros.ros.recorder import serialized_stamp_ns
 from ainet_ros.ros.recording import RecorderParameters, UnansweredImages
 from ainet_ros.tracker import Tracker
 from ainet_ros.vision import boxes as box_files
 from ainet_ros.vision import recording
-from ainet_ros.vision.bag import BagSource, holds_messages, opened
+from ainet_ros.vision.bag import BagSource, holds_messages, opened, typestore
 from ainet_ros.vision.encoding import stamp_ns
 from ainet_ros.vision.scenes import Scene
 from ainet_ros.vision.sources import open_source
@@ -384,7 +383,7 @@ PIXELS = np.zeros((400, 500, 3), np.uint8)
 
 @pytest.fixture(scope="module")
 def types():
-    return typestore(get_package_share_path("ainet_ros"))
+    return typestore()
 
 
 def an_image(number):
@@ -536,10 +535,8 @@ import resource, signal, sys
 from pathlib import Path
 sys.path[:0] = [{test!r}]
 import test_recording as t
-from ament_index_python.packages import get_package_share_path
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_600_000, 2_600_000))
-types = t.typestore(get_package_share_path("ainet_ros"))
-status = t.write(Path({folder!r}), types, 12, part_mb=100)
+status = t.write(Path({folder!r}), t.typestore(), 12, part_mb=100)
 print(status.dropped, status.trouble)
 """
 

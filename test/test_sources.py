@@ -2,6 +2,8 @@
 # SPDX-FileCopyrightText: the authors of ainet_ros
 """Recordings of each kind, written here as real files and read back."""
 
+import contextlib
+import sqlite3
 import sys
 from itertools import pairwise
 
@@ -9,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ainet_ros.vision.sources import DEFAULT_RATE, open_source
+from ainet_ros.vision.sources import DEFAULT_RATE, Frame, open_source
 
 SIZE = (48, 64)
 COUNT = 4
@@ -60,8 +62,9 @@ class TestFolders:
         source = open_source(tmp_path, rate=4)
         assert source.rate == 4
         assert [frame.stamp_ns for frame in source] == [0, 250_000_000, 500_000_000, 750_000_000]
-        with pytest.raises(ValueError, match="rate"):
-            open_source(tmp_path, rate=0)
+        for rate in (0, -5, float("nan"), float("inf")):
+            with pytest.raises(ValueError, match=f"rate {rate} must be positive and finite"):
+                open_source(tmp_path, rate=rate)
 
     def test_raw_counts_stay_16_bit(self, tmp_path):
         write_folders(tmp_path, count=1)
@@ -278,6 +281,75 @@ class TestBags:
         (tmp_path / "metadata.yaml").touch()
         with pytest.raises(ValueError, match="pip install rosbags"):
             open_source(tmp_path)
+
+
+class TestRecordedRuns:
+    """What a tracker said in bags, and the pairs that it went through."""
+
+    FRAMES, BOX = 4, (20.0, 30.0, 15.0, 25.0)
+
+    @pytest.fixture
+    def write(self, tmp_path):
+        """Writes a run; its arguments are those of `bags.write_run`."""
+        pytest.importorskip("rosbags", reason="needs rosbags")
+        import bags
+
+        frames = [Frame(picture(n), picture(n, 1), 0, "") for n in range(self.FRAMES)]
+
+        def write(name="bag", **options):
+            bags.write_run(tmp_path / name, frames, self.BOX, **options)
+            return tmp_path / name
+
+        return write
+
+    def first_target(self, path, rate=None):
+        from ainet_ros.vision import recording
+
+        return recording.first_target(path, rate, "rgb/image_raw", "thermal/image_raw")
+
+    @pytest.mark.parametrize(
+        ("storage", "defined"), [("MCAP", True), ("SQLITE3", True), ("SQLITE3", False)]
+    )
+    def test_a_run_is_read_with_and_without_definitions(self, write, storage, defined):
+        from rosbags.rosbag2 import StoragePlugin
+
+        bag = write(storage=StoragePlugin[storage])
+        if not defined:  # as Humble's rosbag2 writes it
+            (file,) = bag.glob("*.db3")
+            with contextlib.closing(sqlite3.connect(file)) as database, database:
+                database.execute("DELETE FROM message_definitions")
+        target = self.first_target(bag)
+        assert target.boxes.tolist() == [list(self.BOX)] * self.FRAMES
+        assert [frame.stamp_ns // 10**9 for frame in target.source] == [1, 2, 3, 4]
+        assert [answer.state for answer in target.recording.answers] == ["TRACKING"] * 3
+
+    @pytest.mark.parametrize("rate", [-5, float("nan")])
+    def test_a_rate_that_is_none_is_refused(self, write, rate):
+        with pytest.raises(ValueError, match=f"rate {rate} must be positive"):
+            self.first_target(write(), rate)
+
+    def test_of_several_trackers_the_error_names_the_way_out(self, write):
+        with pytest.raises(ValueError, match=r"/a/track, /b/track; .*give --box x,y,w,h"):
+            self.first_target(write(trackers=("/a", "/b")))
+
+    def test_parameters_are_those_of_the_recording_that_a_part_belongs_to(self, write, tmp_path):
+        from ainet_ros.vision import recording
+
+        text = "/**: {ros__parameters: {device: cpu}}"
+        (tmp_path / "parameters.yaml").write_text(text)
+        assert recording.read(write("part_000000")).parameters == {"device": "cpu"}
+        other = write("other")
+        assert recording.read(other).parameters == {}
+        (other / "parameters.yaml").write_text(text.replace("cpu", "cuda"))
+        assert recording.read(other).parameters == {"device": "cuda"}
+
+    def test_a_pair_of_two_silent_cameras_is_none(self, write):
+        from ainet_ros.vision.bag import BagSource
+
+        source = BagSource(
+            write(), None, "rgb/image_raw", "thermal/image_raw", [(0, 0), (2 * 10**9, 0)]
+        )
+        assert source.present.tolist() == [1]
 
 
 @pytest.mark.parametrize(

@@ -68,18 +68,17 @@ def test_a_recorded_run_is_shown_with_answers_and_events(tmp_path, capsys):
 
 def write_run(folder):
     """Four pairs; a target that is started on the first, lost in the third and then dropped."""
-    from ament_index_python.packages import get_package_share_path
     from builtin_interfaces.msg import Time
     from rclpy.serialization import serialize_message
     from std_msgs.msg import Header
 
     from ainet_ros.msg import Box, Event, Track
     from ainet_ros.ros.images import to_image
-    from ainet_ros.ros.parts import Message, PartWriter, Topic, typestore
+    from ainet_ros.ros.parts import Message, PartWriter, Topic
     from ainet_ros.ros.recording import RecorderParameters
+    from ainet_ros.vision.bag import typestore
 
-    types = typestore(get_package_share_path("ainet_ros"))
-    writer = PartWriter(RecorderParameters(folder=str(folder), free_mb=0), types)
+    writer = PartWriter(RecorderParameters(folder=str(folder), free_mb=0), typestore())
     image, track, event = "sensor_msgs/msg/Image", "ainet_ros/msg/Track", "ainet_ros/msg/Event"
     box = Box(x=10.0, y=20.0, width=30.0, height=40.0)
     states = [Track.NO_TARGET, Track.TRACKING, Track.LOST, Track.NO_TARGET]
@@ -114,6 +113,9 @@ def test_what_cannot_be_shown_or_written(tmp_path, capsys):
     pytest.importorskip("rerun", reason="needs rerun-sdk")
     assert main(["view", str(tmp_path / "nowhere")]) == 2
     assert "nowhere: no such recording" in capsys.readouterr().err
+    (tmp_path / "metadata.yaml").touch()
+    assert main(["view", str(tmp_path), "--rate", "0"]) == 2
+    assert "--rate: a bag is shown by its stamps" in capsys.readouterr().err
     Scene(1, frames=2, size=SIZE).write(tmp_path / "scene")
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "x.rrd"

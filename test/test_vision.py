@@ -2,6 +2,8 @@
 # SPDX-FileCopyrightText: the authors of ainet_ros
 """Pixels of messages, tone mapping, registration, drawing, video and chart files."""
 
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -97,7 +99,8 @@ class TestEncoding:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ((b"", 1, 1, "nv24", 2, False), "nv24.*convert it to one of"),
+            ((b"", 1, 1, "nv24", 2, False), "nv24.*convert it to one of mono8.*bgra8.*yuyv$"),
+            ((b"\0" * 4, 2, 2, "bayer_rggb8", 2, False), "bayer_rggb8 image of 2x2.*3 a side"),
             ((b"\0" * 30, 3, 5, "yuv422", 10, False), "yuv422 image of 5x3.*width is odd"),
             ((b"\0" * 10, 4, 4, "bayer_rggb8", 4, False), "10 bytes.*needs 16"),
             ((b"\0" * 20, 5, 7, "mono8", 7, False), "20 bytes.*needs 35"),
@@ -146,6 +149,16 @@ class TestToneMap:
         low, high = np.percentile(image, (1, 99))
         expected = np.clip((image - low) * 255 / (high - low), 0, 255)
         assert np.abs(mapped - expected).max() <= 1
+
+    @pytest.mark.parametrize("percentiles", [(0, 99), (1, 100), (0, 100)])
+    def test_percentiles_0_and_100_are_the_least_and_the_most_count(self, percentiles):
+        for width in range(2, 130):
+            image = np.linspace(7_000, 8_999, width).astype(np.uint16)[None]
+            mapped = ToneMap(percentiles=percentiles)(image)
+            assert mapped[0, 0] == 0
+            assert mapped[0, -1] == 255
+            if percentiles == (0, 100):
+                assert np.array_equal(mapped, ToneMap("minmax")(image))
 
     def test_a_small_hot_object_does_not_change_the_rest(self):
         calm = self.ramp(20_000, 21_000)
@@ -282,6 +295,10 @@ class TestRegistration:
         with pytest.raises(ValueError, match=f"bad.yaml: .*{message}"):
             Calibration.load(file)
 
+    def test_calibration_file_of_nobody(self):
+        with pytest.raises(ValueError, match=r"~no-such-user/a\.yaml: "):
+            Calibration.load("~no-such-user/a.yaml")
+
     def test_missing_calibration_file(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"none\.yaml"):
             Registration("homography", tmp_path / "none.yaml")
@@ -408,18 +425,65 @@ class TestVideoWriter:
             with pytest.raises(ValueError, match="does not fit the video of 64x48"):
                 video.write(np.zeros((48, 32, 3), np.uint8))
 
+    @pytest.mark.parametrize("shape", [(48, 64), (48, 64, 1), (48, 64, 4)])
+    def test_frames_of_other_channels_are_refused(self, tmp_path, shape):
+        with (
+            VideoWriter(tmp_path / "a.mp4", 10) as video,
+            pytest.raises(ValueError, match=r"a\.mp4: a frame is uint8 \(height, width, 3\)"),
+        ):
+            video.write(np.zeros(shape, np.uint8))
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(("height", "width"), [(1, 64), (64, 1), (16, 8192)])
+    def test_sizes_that_no_mp4_has_are_named(self, tmp_path, height, width):
+        with (
+            VideoWriter(tmp_path / "a.mp4", 10) as video,
+            pytest.raises(OSError, match=rf"a\.mp4: .*{width}x{height} pixels; .*2 to 8191"),
+        ):
+            video.write(np.zeros((height, width, 3), np.uint8))
+        assert not list(tmp_path.iterdir())
+
     def test_no_such_folder(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="none"):
-            VideoWriter(tmp_path / "none" / "a.mp4", 10)
+        with (
+            VideoWriter(tmp_path / "none" / "a.mp4", 10) as video,
+            pytest.raises(FileNotFoundError, match=r"none/a\.mp4'"),
+        ):
+            video.write(np.zeros((48, 64, 3), np.uint8))
+
+    def test_what_was_there_stays_until_the_video_is_whole(self, tmp_path):
+        (tmp_path / "a.mp4").write_bytes(b"old")
+
+        def record(fails):
+            with VideoWriter(tmp_path / "a.mp4", 10) as video:
+                video.write(np.zeros((48, 64, 3), np.uint8))
+                if fails:
+                    raise ValueError("of a frame")
+
+        with pytest.raises(ValueError, match="of a frame"):
+            record(fails=True)
+        assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"]
+        record(fails=False)
+        (file,) = tmp_path.iterdir()
+        assert cv2.VideoCapture(str(file)).get(cv2.CAP_PROP_FRAME_COUNT) == 1
 
     def test_frames_that_are_not_in_the_file_are_missed(self, tmp_path):
         def record():
             with VideoWriter(tmp_path / "a.mp4", 10) as video:
                 video.write(np.zeros((48, 64, 3), np.uint8))
-                (tmp_path / "a.mp4").unlink()  # as on a full disk, they are not there afterwards
+                for file in tmp_path.iterdir():
+                    file.unlink()  # as on a full disk, they are not there afterwards
 
-        with pytest.raises(OSError, match="0 of 1 frames were written"):
+        with pytest.raises(OSError, match=r"a\.mp4: 0 of 1 frames were written"):
             record()
+
+
+def test_score_plot_shows_single_overlaps(tmp_path):
+    """As of boxes of every tenth frame."""
+    scores, lost = np.full(4, np.nan), np.zeros(4, bool)
+    for name, overlap in (("a.png", [np.nan] * 4), ("b.png", [0.5, np.nan, 0.9, np.nan])):
+        charts.score_plot(tmp_path / name, scores, 10, lost=lost, overlap=np.array(overlap))
+    pictures = [cv2.imread(str(tmp_path / name)) for name in ("a.png", "b.png")]
+    assert (pictures[0] != pictures[1]).any()
 
 
 def test_score_plot(tmp_path):
@@ -445,6 +509,14 @@ class TestBoxFiles:
         written = np.array([[1.2345, 2, 3, 4], [5, 6, 7.25, 8]])
         boxes.write(tmp_path / "b.txt", written)
         assert boxes.read(tmp_path / "b.txt") == pytest.approx(written, abs=6e-4)
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+    def test_full_disk(self, tmp_path):
+        boxes.write(tmp_path / "b.txt", [[1, 2, 3, 4]])
+        (tmp_path / f"b.txt.{os.getpid()}.partial").symlink_to("/dev/full")
+        with pytest.raises(OSError, match=r"No space left on device: '.*b\.txt'"):
+            boxes.write(tmp_path / "b.txt", [[5, 6, 7, 8]])
+        assert boxes.read(tmp_path / "b.txt").tolist() == [[1, 2, 3, 4]]
 
     @pytest.mark.parametrize(
         ("text", "message"),

@@ -60,11 +60,15 @@ def run(args: argparse.Namespace) -> int:
     from ainet_ros.vision.sources import frames_at, open_source
     from ainet_ros.vision.thermal import ToneMap
 
+    picture = args.output.with_suffix(".png")
+    if picture == args.output:
+        raise ValueError(f"--output {args.output}: that is where the picture goes; name it .yaml")
     if args.pairs < 1:
         raise ValueError(f"--pairs {args.pairs}: there must be one at least")
     source = open_source(
         args.source, rate=args.rate, rgb_topic=args.rgb_topic, thermal_topic=args.thermal_topic
     )
+    args.output.parent.mkdir(parents=True, exist_ok=True)
     numbers = np.unique(np.linspace(0, len(source) - 1, args.pairs).round().astype(int))
     tone_map = ToneMap()
     pairs = [(f.rgb, tone_map(f.thermal)) for _, f in frames_at(source, numbers.tolist())]
@@ -84,7 +88,6 @@ def run(args: argparse.Namespace) -> int:
     _, data = cv2.imencode(".png", cv2.cvtColor(np.hstack([before, after]), cv2.COLOR_RGB2BGR))
     with replacing(args.output) as path:
         found.calibration.save(path)
-    picture = args.output.with_suffix(".png")
     write_whole(picture, data.tobytes())
     what = "points" if args.points else "parts of the image"
     print(
@@ -106,4 +109,6 @@ def _read_points(path: Path) -> npt.NDArray[np.float64]:
         raise ValueError(
             f"{path}: a line is rgb x, rgb y, thermal x, thermal y, not {points.shape[1]} numbers"
         )
+    if len(bad := np.flatnonzero(~np.isfinite(points).all(1))):
+        raise ValueError(f"{path}: point {bad[0] + 1}: the numbers must be finite")
     return points

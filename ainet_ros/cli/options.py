@@ -8,6 +8,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ainet_ros.vision import RGB_TOPIC, THERMAL_TOPIC
+
 if TYPE_CHECKING:
     from ainet_ros.tracker import Tracker
 
@@ -21,10 +23,8 @@ def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
         "rgb and ir, v and i), or a rosbag2 bag",
     )
     parser.add_argument("--rate", type=float, help="frames a second (default: the recording's)")
-    parser.add_argument("--rgb-topic", default="rgb/image_raw", help="of a bag (%(default)s)")
-    parser.add_argument(
-        "--thermal-topic", default="thermal/image_raw", help="of a bag (%(default)s)"
-    )
+    parser.add_argument("--rgb-topic", default=RGB_TOPIC, help="of a bag (%(default)s)")
+    parser.add_argument("--thermal-topic", default=THERMAL_TOPIC, help="of a bag (%(default)s)")
 
 
 def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def make_tracker(args: argparse.Namespace) -> Tracker:
-    """A tracker as the arguments say, warmed up for so many targets.
+    """A tracker as the arguments say.
 
     Raises:
         FileNotFoundError, ValueError: weights, device or precision cannot be had.

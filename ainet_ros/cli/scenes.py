@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
     from ainet_ros.vision.scenes import DEFAULT_ATTRIBUTES, Scene, write_collection
 
+    if args.seed < 0:
+        raise ValueError(f"--seed {args.seed}: must be 0 or more")
     names = None
     if args.attributes is not None:
         names = () if args.attributes == "none" else tuple(args.attributes.split(","))

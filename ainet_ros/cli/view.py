@@ -121,7 +121,7 @@ def _open(args: argparse.Namespace) -> tuple[Source, Recording | None]:
     topics = {"rgb_topic": args.rgb_topic, "thermal_topic": args.thermal_topic}
     if not is_bag(args.source):
         return open_source(args.source, rate=args.rate, **topics), None
-    if args.rate:
+    if args.rate is not None:
         raise ValueError("--rate: a bag is shown by its stamps")
     try:
         from ainet_ros.vision import bag, recording

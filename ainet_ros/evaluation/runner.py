@@ -29,7 +29,7 @@ import torch
 from tqdm import tqdm
 
 import ainet_ros
-from ainet_ros.files import digest, replacing, write_whole
+from ainet_ros.files import digest, write_whole
 from ainet_ros.vision import benchmarks
 from ainet_ros.vision import boxes as box_files
 
@@ -244,8 +244,7 @@ class Runner:
             "device": _device(tracker, self.workers),
         }
         write_whole(_record(self.results, sequence.name), json.dumps(record).encode())
-        with replacing(_boxes(self.results, sequence.name)) as partial:
-            box_files.write(partial, result.boxes)
+        box_files.write(_boxes(self.results, sequence.name), result.boxes)
         return None
 
     def _wait(

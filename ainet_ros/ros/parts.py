@@ -18,10 +18,9 @@ from typing import NamedTuple
 
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from ainet_ros.files import write_whole
+from ainet_ros.files import expanded, write_whole
 from ainet_ros.vision.bag import PARAMETERS, PARTS, holds_messages
 
 from .recording import RecorderParameters
@@ -65,14 +64,6 @@ class Status(NamedTuple):
     """Why nothing is written at present."""
 
 
-def typestore(package: Path) -> Typestore:
-    """The common message types and those of this package. package: its share folder."""
-    types = get_typestore(Stores.LATEST)
-    for file in sorted((package / "msg").glob("*.msg")):
-        types.register(get_types_from_msg(file.read_text(), f"ainet_ros/msg/{file.stem}"))
-    return types
-
-
 class PartWriter:
     """Writes what is `put`, in a thread of its own, which a full or slow disk may hold up.
 
@@ -81,7 +72,7 @@ class PartWriter:
     """
 
     def __init__(self, parameters: RecorderParameters, types: Typestore) -> None:
-        self._folder = Path(parameters.folder).expanduser().absolute()
+        self._folder = expanded(parameters.folder).absolute()
         self._part_bytes = parameters.part_mb * MEGABYTE
         self._total_bytes = parameters.total_mb * MEGABYTE
         self._free_bytes = parameters.free_mb * MEGABYTE

@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any
 
 import yaml
-from ament_index_python.packages import get_package_share_path
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import ParameterEvent
 from rcl_interfaces.srv import GetParameters, ListParameters
@@ -72,13 +71,15 @@ class Recorder(Node):
         if not values.folder:
             raise ValueError("folder: say where to record")
         try:
-            from .parts import Message, PartWriter, Topic, typestore
+            from ainet_ros.vision.bag import typestore
+
+            from .parts import Message, PartWriter, Topic
         except ModuleNotFoundError as error:
             raise ValueError(
                 f"recordings are written by the package rosbags: pip install rosbags ({error})"
             ) from error
         self._message, self._topic = Message, Topic
-        self._writer = PartWriter(values, typestore(get_package_share_path("ainet_ros")))
+        self._writer = PartWriter(values, typestore())
         self._images = UnansweredImages(ANSWER_S, values.memory_mb * MEGABYTE)
         self._cameras: list[Camera] = []
         self._listen_to_cameras((values.rgb_transport, values.thermal_transport))

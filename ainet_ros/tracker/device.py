@@ -14,6 +14,7 @@ from torch import nn
 
 from ainet_ros.network.int8 import quantize
 
+DEVICES = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]?))?")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 CPUINFO = Path("/proc/cpuinfo")
 NO_MEMORY = re.compile("out of memory|not enough memory|allocate memory|bad_alloc|ALLOC_FAILED")
@@ -23,14 +24,13 @@ NO_MEMORY = re.compile("out of memory|not enough memory|allocate memory|bad_allo
 def resolve(name: str) -> torch.device:
     """The device called "auto" (CUDA where there is a GPU, else the CPU), "cpu", "cuda", "cuda:N".
 
-    Raises ValueError where it is not there or torch does not know it.
+    Raises ValueError where it has another name or is not there.
     """
+    if not DEVICES.fullmatch(name):
+        raise ValueError(f"device {name!r} is none of auto, cpu, cuda, cuda:N")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device {name!r} is none of auto, cpu, cuda, cuda:N") from None
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name}: torch finds no CUDA GPU; use cpu or auto")
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):

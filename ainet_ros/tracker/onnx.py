@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ainet_ros.files import write_whole
+from ainet_ros.files import expanded, write_whole
 from ainet_ros.network import AINet, AINetConfig, Output
 from ainet_ros.network.model import Template
 
@@ -83,7 +83,7 @@ class OnnxNetwork(nn.Module):
         Runtime is not there for the device.
         """
         super().__init__()
-        path = Path(path).expanduser()
+        path = expanded(path)
         if not path.is_file():
             raise FileNotFoundError(f"no ONNX file {path}")
         try:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from ainet_ros.files import write_whole
+from ainet_ros.files import expanded, shipped, write_whole
 from ainet_ros.network import AINet, AINetConfig, checkpoint
 
 DEFAULT = "nano"
@@ -34,14 +33,13 @@ FORMAT = "ainet_ros 1"
 def find(name_or_path: str | os.PathLike[str]) -> Path:
     """The file of shipped weights by name ("nano"), or of a path as given.
 
-    Shipped weights lie in `weights/` of the source tree or `share/ainet_ros/weights` of the
-    prefix the package is installed to. Raises FileNotFoundError saying where it looked.
+    Raises FileNotFoundError saying where it looked, ValueError for a home that is none.
     """
-    given = Path(name_or_path).expanduser()
+    given = expanded(name_or_path)
     if given.is_file():
         return given
     if given.suffix == "" and given.parent == Path("."):
-        folders = _shipped_folders()
+        folders = shipped("weights")
         for folder in folders:
             path = folder / f"{given.name}.safetensors"
             if path.is_file():
@@ -56,13 +54,6 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
 def thresholds(name_or_path: str | os.PathLike[str]) -> tuple[float, float]:
     """The scores that suit weights: lost_below and found_above."""
     return THRESHOLDS.get(Path(name_or_path).stem, (LOST_BELOW, FOUND_ABOVE))
-
-
-def _shipped_folders() -> list[Path]:
-    module = Path(__file__).resolve()
-    prefixes = [*module.parents, Path(sys.prefix)]
-    share = [prefix / "share" / "ainet_ros" / "weights" for prefix in prefixes]
-    return [folder for folder in [module.parents[2] / "weights", *share] if folder.is_dir()]
 
 
 def load(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> AINet:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,13 +19,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rosbags.highlevel import AnyReader
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from ainet_ros.files import shipped
 
 from .encoding import decode_compressed, decode_image, stamp_ns, to_rgb
 from .sources import (
     DEFAULT_RATE,
     Frame,
     Source,
+    check_rate,
     errors_at,
     recording_name,
     stamp_of,
@@ -60,6 +65,9 @@ class BagSource(Source):
 
     Attributes:
         present: (K,) the indices in `pairs` of those that the bag has.
+
+    Raises:
+        ValueError: the rate is none, the bag cannot be read, or it has no such images.
     """
 
     def __init__(
@@ -70,6 +78,7 @@ class BagSource(Source):
         thermal_topic: str,
         pairs: Sequence[tuple[int, int]] | None = None,
     ) -> None:
+        check_rate(rate)
         self.name = recording_name(path)
         self._path = path
         with opened(path) as bag:
@@ -159,7 +168,8 @@ class BagSource(Source):
 def _named_pairs(
     rgb: Stamps, thermal: Stamps, pairs: Sequence[tuple[int, int]]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(K, 2) indices into the stamps, -1 for a silent camera, and (K,) which pairs they are."""
+    """(K, 2) indices into the stamps, -1 for a silent camera, and (K,) which pairs they are; a
+    pair of two silent cameras is none."""
     places = [
         {0: -1, **{stamp: index for index, stamp in enumerate(stamps.tolist())}}
         for stamps in (rgb, thermal)
@@ -168,7 +178,11 @@ def _named_pairs(
         (number, [place.get(stamp) for place, stamp in zip(places, pair, strict=True)])
         for number, pair in enumerate(pairs)
     ]
-    whole = [(number, indices) for number, indices in found if None not in indices]
+    whole = [
+        (number, indices)
+        for number, indices in found
+        if None not in indices and indices != [-1, -1]
+    ]
     return (
         np.array([indices for _, indices in whole], np.int64).reshape(-1, 2),
         np.array([number for number, _ in whole], np.int64),
@@ -206,6 +220,16 @@ def _nearest(stamps: Stamps, others: Stamps) -> npt.NDArray[np.int64]:
     return nearest
 
 
+@cache
+def typestore() -> Typestore:
+    """The common message types and those of this package, for bags that do not define theirs."""
+    types = get_typestore(Stores.LATEST)
+    for folder in shipped("msg")[:1]:
+        for file in sorted(folder.glob("*.msg")):
+            types.register(get_types_from_msg(file.read_text(), f"ainet_ros/msg/{file.stem}"))
+    return types
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[AnyReader]:
     """A bag, or all parts of a recording as one.
@@ -218,7 +242,7 @@ def opened(path: Path) -> Iterator[AnyReader]:
         if not files:
             raise ValueError(f"{path}: nothing that can be read has reached the disk")
         try:
-            bag = AnyReader(files, default_typestore=get_typestore(Stores.LATEST))
+            bag = AnyReader(files, default_typestore=typestore())
             yield stack.enter_context(bag)
         except (ValueError, OSError):
             raise

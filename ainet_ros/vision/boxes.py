@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ainet_ros.files import replacing
+
 Boxes = npt.NDArray[np.float64]
 
 
@@ -57,5 +59,10 @@ def masked(boxes: Boxes) -> Boxes:
 
 
 def write(path: str | PathLike[str], boxes: npt.ArrayLike) -> None:
-    """Writes (N, 4) boxes, comma-separated, to a thousandth of a pixel."""
-    np.savetxt(path, np.asarray(boxes, np.float64).reshape(-1, 4), fmt="%.3f", delimiter=",")
+    """Writes (N, 4) boxes, comma-separated, to a thousandth of a pixel.
+
+    Raises OSError where the file cannot be written; there is nothing of it then.
+    """
+    rows = np.asarray(boxes, np.float64).reshape(-1, 4)
+    with replacing(Path(path)) as partial:
+        np.savetxt(partial, rows, fmt="%.3f", delimiter=",")

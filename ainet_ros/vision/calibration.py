@@ -36,7 +36,8 @@ LEAST_CORRELATION = 0.1
 NEAR = 0.012
 """Tiles and points agree with a homography within this part of the RGB image's width."""
 LONGEST = 4
-"""Sides of an image that is compared differ by no more than this factor."""
+"""An image that is compared is no higher than so many times its width, nor so wide that it has no
+room for `LEAST_TILES`, as from about 2.2:1."""
 LEAST_TILES = 8
 LEAST_SHARE = 0.4
 """Of the tiles, and of the points, that must agree."""
@@ -114,7 +115,7 @@ def from_pairs(pairs: Sequence[tuple[Image, Image]]) -> Found:
         raise ValueError("the images change their size: calibrate from a recording of one size")
     ((rgb_size, thermal_size),) = sizes
     for size in (rgb_size, thermal_size):
-        if max(size) > LONGEST * min(size):
+        if not _has_room(size):
             raise ValueError(
                 f"an image of {size[0]}x{size[1]} is too long and narrow to be compared: crop it"
             )
@@ -136,10 +137,10 @@ def from_pairs(pairs: Sequence[tuple[Image, Image]]) -> Found:
 def misfit(rgb: Image, thermal: Image) -> float | None:
     """How far a thermal image, in RGB geometry, is off: the mean distance of its parts from where
     their edges are in the RGB image, as a share of the width. None where the images do not tell,
-    as where it is more than `LEVELS` looks for at first.
+    as where it is more than `LEVELS` looks for at first, or are too long and narrow.
     """
     height, width = rgb.shape[:2]
-    if max(width, height) > LONGEST * min(width, height):
+    if not _has_room((width, height)):
         return None
     of, to = _tile_matches([(rgb, thermal)], np.eye(3), *LEVELS[0])
     _, used, _ = _fit(of, to, width)
@@ -187,7 +188,7 @@ def directions(image: Image, width: int) -> npt.NDArray[np.float32]:
     """The edges of an image shrunk to `width`: (height, width, 2), the direction with the angle
     doubled, as long as the edge is strong in units of its surroundings'.
     """
-    size = (width, max(1, round(width * image.shape[0] / image.shape[1])))
+    size = _shrunk(image.shape[1::-1], width)
     small: Any = cv2.resize(_grey(image), size, interpolation=cv2.INTER_AREA).astype(np.float32)
     small = cv2.GaussianBlur(small, (0, 0), 1.0)
     x, y = cv2.Scharr(small, -1, 1, 0), cv2.Scharr(small, -1, 0, 1)
@@ -227,6 +228,25 @@ def _search(pairs: Sequence[tuple[Image, Image]]) -> Matrix:
     return answer
 
 
+def _has_room(size: tuple[int, int]) -> bool:
+    """Whether an image is no longer than `LONGEST`, and has as many tiles as must agree."""
+    return size[1] <= LONGEST * size[0] and all(
+        len(_tiles(_shrunk(size, width), reach)) >= LEAST_TILES for width, reach in LEVELS
+    )
+
+
+def _shrunk(size: tuple[int, int], width: int) -> tuple[int, int]:
+    """Width and height of an image when it is shrunk to a width."""
+    return width, max(1, round(width * size[1] / size[0]))
+
+
+def _tiles(size: tuple[int, int], reach: int) -> list[tuple[int, int]]:
+    """Left and top of the tiles of an image that have `reach` around them, row by row."""
+    side = size[0] // TILES
+    columns, rows = (range(reach, n - side - reach + 1, side // 2) for n in size)
+    return [(left, top) for top in rows for left in columns]
+
+
 def _tile_matches(
     pairs: Sequence[tuple[Image, Image]], homography: Matrix, width: int, reach: int
 ) -> tuple[Matrix, Matrix]:
@@ -235,7 +255,7 @@ def _tile_matches(
     """
     rgb_size = pairs[0][0].shape[1::-1]
     zoom = _zoom(width / rgb_size[0])
-    size = (width, round(width * rgb_size[1] / rgb_size[0]))
+    size = _shrunk(rgb_size, width)
     maps = []
     for rgb, thermal in pairs:
         warped = cv2.warpPerspective(
@@ -245,15 +265,14 @@ def _tile_matches(
     seen = cv2.warpPerspective(np.ones(pairs[0][1].shape[:2], np.uint8), zoom @ homography, size)
     side = width // TILES
     of, to = [], []
-    for top in range(reach, size[1] - side - reach + 1, side // 2):
-        for left in range(reach, size[0] - side - reach + 1, side // 2):
-            if not seen[top : top + side, left : left + side].all():
-                continue
-            shift = _tile_shift(maps, top, left, side, reach)
-            if shift is not None:
-                middle = np.array([left, top]) + (side - 1) / 2
-                of.append(middle)
-                to.append(middle + shift)
+    for left, top in _tiles(size, reach):
+        if not seen[top : top + side, left : left + side].all():
+            continue
+        shift = _tile_shift(maps, top, left, side, reach)
+        if shift is not None:
+            middle = np.array([left, top]) + (side - 1) / 2
+            of.append(middle)
+            to.append(middle + shift)
     back = np.linalg.inv(zoom)
     if not of:
         return np.empty((0, 2)), np.empty((0, 2))

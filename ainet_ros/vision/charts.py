@@ -28,7 +28,7 @@ def score_plot(
         scores: (N,) 0..1, NaN where there is none.
         rate: frames a second.
         lost: (N,) where the state is LOST; shaded.
-        overlap: (M,) intersection over union with the true boxes, where they are known.
+        overlap: (M,) intersection over union with the true boxes, NaN where they are not known.
         title: of the chart.
     """
     figure = Figure(figsize=(8, 3), dpi=120, layout="constrained")
@@ -39,7 +39,13 @@ def score_plot(
     )
     if overlap is not None:
         axes.plot(
-            seconds[: len(overlap)], overlap, color="tab:gray", lw=1, label="overlap with truth"
+            seconds[: len(overlap)],
+            overlap,
+            color="tab:gray",
+            lw=1,
+            marker=".",  # no line goes through a point whose neighbours are not known
+            ms=3,
+            label="overlap with truth",
         )
     axes.plot(seconds, scores, color="tab:blue", lw=1.6, label="score")
     axes.set(xlabel="time (s)", ylabel="score", ylim=(0, 1.02))

@@ -8,6 +8,7 @@ The encodings are those of ``sensor_msgs/image_encodings``. Inside the project c
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -70,13 +71,11 @@ def stamp_ns(stamp: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
-def _layout(encoding: str) -> _Layout:
-    if encoding not in _LAYOUTS:
-        raise ValueError(
-            f"image encoding {encoding!r} is not supported; convert it to one of "
-            + ", ".join(ENCODINGS)
-        )
-    return _LAYOUTS[encoding]
+def _unsupported(encoding: str, supported: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"image encoding {encoding!r} is not supported; convert it to one of "
+        + ", ".join(supported)
+    )
 
 
 def decode_image(message: Any) -> Image:
@@ -114,7 +113,9 @@ def decode(
         ValueError: the encoding is unknown, or size, step and data do not fit together.
     """
     raw = _RAW.get(encoding)
-    layout = _layout(encoding) if raw is None else _Layout(np.uint8, raw.channels, False)
+    layout = _LAYOUTS.get(encoding) if raw is None else _Layout(np.uint8, raw.channels, False)
+    if layout is None:
+        raise _unsupported(encoding, ENCODINGS + RAW_ENCODINGS)
     dtype = np.dtype(layout.dtype).newbyteorder(">" if is_bigendian else "<")
     pixel = dtype.itemsize * layout.channels
     if height < 1 or width < 1:
@@ -140,6 +141,10 @@ def decode(
     if raw is not None:
         if raw.channels == 2 and width % 2:
             raise ValueError(f"a {encoding} image of {width}x{height} pixels: the width is odd")
+        if raw.channels == 1 and min(width, height) < 3:  # OpenCV makes it black
+            raise ValueError(
+                f"a {encoding} image of {width}x{height} pixels: it must have 3 a side or more"
+            )
         converted: Image = cv2.cvtColor(image, raw.to_rgb)
         return converted
     if layout.channels == 1:
@@ -161,7 +166,9 @@ def encode(image: Image, encoding: str) -> tuple[bytes, int]:
     Raises:
         ValueError: the encoding is unknown or does not fit the array.
     """
-    layout = _layout(encoding)
+    layout = _LAYOUTS.get(encoding)
+    if layout is None:
+        raise _unsupported(encoding, ENCODINGS)
     channels = 1 if layout.channels == 1 else 3
     if image.dtype != layout.dtype or image.ndim + (channels == 1) != 3:
         raise ValueError(

@@ -14,7 +14,7 @@ from rosbags.highlevel import AnyReader
 
 from ainet_ros.files import read_yaml
 
-from .bag import PARAMETERS, BagSource, opened
+from .bag import PARAMETERS, PARTS, BagSource, opened
 from .boxes import Boxes
 from .encoding import stamp_ns
 
@@ -165,7 +165,10 @@ def _messages(bag: AnyReader, path: Path, kind: str) -> Sequence[Any]:
     connections = [c for c in bag.connections if c.msgtype == kind]
     topics = sorted({c.topic for c in connections})
     if len(topics) > 1:
-        raise ValueError(f"{path}: holds several trackers: {', '.join(topics)}")
+        raise ValueError(
+            f"{path}: holds several trackers: {', '.join(topics)}; to `ainet track` without them "
+            "give --box x,y,w,h"
+        )
     if not connections:
         return []
     return [bag.deserialize(data, kind) for _, _, data in bag.messages(connections)]
@@ -211,11 +214,12 @@ def _quad(box: Any) -> Quad:
 
 def _parameters(path: Path) -> dict[str, Any]:
     """Of a recording, or of the one that a part belongs to."""
-    for file in (path / PARAMETERS, path.parent / PARAMETERS):
-        if file.is_file():
-            values = read_yaml(file)
-            try:
-                return dict(values["/**"]["ros__parameters"])
-            except (TypeError, KeyError, ValueError) as error:
-                raise ValueError(f"{file}: no parameter file: {error}") from error
-    return {}
+    path = path.resolve()
+    file = (path.parent if path.match(PARTS) else path) / PARAMETERS
+    if not file.is_file():
+        return {}
+    values = read_yaml(file)
+    try:
+        return dict(values["/**"]["ros__parameters"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{file}: no parameter file: {error}") from error

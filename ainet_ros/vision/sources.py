@@ -16,14 +16,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from . import RGB_TOPIC, THERMAL_TOPIC
 from . import truth as truth_files
 from .boxes import Boxes
 from .encoding import decode_compressed, from_opencv, to_rgb
 
 # Names of the two streams in LasHeR, RGBT234 and RGBT210; VTUAV; GTOT.
 STREAMS = (("visible", "infrared"), ("rgb", "ir"), ("v", "i"))
-RGB_TOPIC = "rgb/image_raw"
-THERMAL_TOPIC = "thermal/image_raw"
 DEFAULT_RATE = 30.0  # Hz, of folders and of videos that do not say theirs
 
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
@@ -110,8 +109,7 @@ def open_source(
     root = Path(path)
     if not root.exists():
         raise FileNotFoundError(f"{root}: no such recording")
-    if rate is not None and not 0 < rate < float("inf"):
-        raise ValueError(f"rate {rate} must be positive")
+    check_rate(rate)
     if is_bag(root):
         try:
             from .bag import BagSource
@@ -132,6 +130,12 @@ def open_source(
         f"{root}: not a recording: expected two folders of images or two videos named "
         f"{pairs}, or a rosbag2 bag"
     )
+
+
+def check_rate(rate: float | None) -> None:
+    """Raises ValueError for a rate that is no number of frames a second; None is the source's."""
+    if rate is not None and not 0 < rate < float("inf"):
+        raise ValueError(f"rate {rate} must be positive and finite")
 
 
 def is_bag(path: Path) -> bool:

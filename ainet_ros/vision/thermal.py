@@ -98,8 +98,10 @@ class ToneMap:
         if self._mode == "minmax":
             return float(image.min()), float(image.max())
         histogram = cv2.calcHist([np.ascontiguousarray(image)], [0], None, [_COUNTS], [0, _COUNTS])
-        share = np.cumsum(histogram, dtype=np.float64) * (100 / image.size)
-        now = np.searchsorted(share, self._percentiles).clip(0, _COUNTS - 1).astype(np.float64)
+        pixels = np.cumsum(histogram, dtype=np.float64)
+        # One pixel at least: the lowest count that is there, not 0. All of them at 100 %, exactly.
+        wanted = np.maximum(self._percentiles / 100 * pixels[-1], 1)
+        now = np.searchsorted(pixels, wanted).astype(np.float64)
         if self._limits is None:
             self._limits = now
         else:

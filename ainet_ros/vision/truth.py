@@ -80,11 +80,11 @@ def read(root: Path, numbers: Sequence[int]) -> Truth | None:
         return None
     read_file = _read_corners if kind is CORNERS else box_files.read_raw
     truths = [read_file(path) for path in paths]
-    if len(truths) == 2 and len(truths[0]) != len(truths[1]):
-        raise ValueError(f"{paths[0]}: {len(truths[0])} boxes, {paths[1].name} {len(truths[1])}")
     if init is not None and (not truths or paths[0].name == PLAIN[1]):
         truths.insert(0, init)
         paths.insert(0, root / INIT)
+    if len(truths) == 2 and len(truths[0]) != len(truths[1]):
+        raise ValueError(f"{paths[0]}: {len(truths[0])} boxes, {paths[1].name} {len(truths[1])}")
     count = len(truths[0])
     for path, boxes in ((paths[0], truths[0]), (root / INIT, init)):
         if boxes is not None and len(boxes) > len(numbers):

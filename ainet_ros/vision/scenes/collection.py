@@ -80,10 +80,11 @@ def write_collection(
     (root / _PARTIAL).rmdir()
     table = root / "attr_txt"
     table.mkdir(exist_ok=True)
-    # Of all that are there, those of earlier calls too.
+    # Of all that are there, those of earlier calls too; a copy under another name is none.
+    found = [record for record in root.glob(f"scene_*/{RECORD}") if _seed(record).isdecimal()]
     records = {
         record.parent.name: json.loads(record.read_text())["attributes"]
-        for record in sorted(root.glob(f"scene_*/{RECORD}"), key=_seed)
+        for record in sorted(found, key=lambda record: int(_seed(record)))
     }
     write_whole(table / "SequencesName.txt", _lines(list(records)))
     for attribute in ATTRIBUTES:
@@ -105,8 +106,8 @@ def _write(root: Path, frames: int, chosen: tuple[int, tuple[str, ...]]) -> None
     (root / _PARTIAL / scene.name).rename(place)
 
 
-def _seed(record: Path) -> int:
-    return int(record.parent.name.removeprefix("scene_"))
+def _seed(record: Path) -> str:
+    return record.parent.name.removeprefix("scene_")
 
 
 def _lines(values: Sequence[str]) -> bytes:
