@@ -4,6 +4,8 @@
 """The operator's web page: in a browser, beside a camera and the tracker; and who gets in."""
 
 import asyncio
+import contextlib
+import http.client
 import json
 import re
 import shutil
@@ -26,10 +28,11 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import Header
 
 from ainet_ros.evaluation import metrics
-from ainet_ros.msg import Track
-from ainet_ros.ros.console.server import VIEWS
+from ainet_ros.msg import Event, Track
+from ainet_ros.ros.console.server import PAGES, VIEWS
 from ainet_ros.ros.parameters import TrackerParameters
 from ainet_ros.ros.table import describe
+from ainet_ros.srv import InitTarget
 from ainet_ros.vision.encoding import stamp_ns
 from ainet_ros.vision.scenes import Scene
 
@@ -216,6 +219,166 @@ def test_keys_draw_a_box_and_views_change(ros, page, tiny):
     assert not page.errors
 
 
+def test_one_finger_draws_a_box_on_a_picture_of_any_size(ros, page):
+    boxes = []
+
+    def init(request, response):
+        box = request.box
+        boxes.append((box.x, box.y, box.width, box.height))
+        response.success, response.target_id = True, len(boxes)
+        return response
+
+    ros.node.create_service(InitTarget, "ainet/init", init)
+    _, address = start_console(ros)
+    page.set_viewport_size({"width": 844, "height": 390})  # a phone
+    page.goto(address)
+    page.expect(page.locator("#connection")).to_have_text("connected")
+    page.locator("input[value=rgb]").check()
+    small = np.full((60, 80), 100, np.uint8)  # as a slow link has them
+
+    def shown():
+        ros.publish(small[..., None].repeat(3, 2), small)
+        return not page.locator("#no-picture").is_visible()
+
+    ros.spin_until(shown, "picture")
+    picture, text = page.locator("#picture"), page.locator("#help")
+    # The page can be scrolled beside it.
+    area, beside = picture.bounding_box(), text.bounding_box()
+    assert area["height"] == pytest.approx(0.8 * 390, abs=1)
+    assert area["width"] / area["height"] == pytest.approx(4 / 3, abs=0.01)
+    assert area["x"] + area["width"] / 2 == pytest.approx(beside["x"] + beside["width"] / 2, abs=1)
+    # Less than four pixels of the picture.
+    picture.scroll_into_view_if_needed()
+    pull(page, (0.5, 0.4, 0.04, 0.04))
+    ros.spin_until(lambda: boxes, "request")
+    assert boxes[0] == pytest.approx((0.5, 0.4, 0.04, 0.04), abs=0.01)
+
+    page.set_viewport_size({"width": 1200, "height": 800})
+    area = picture.bounding_box()
+    assert area["width"] == text.bounding_box()["width"]
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind, *places):
+        points = [
+            {
+                "x": area["x"] + x * area["width"],
+                "y": area["y"] + y * area["height"],
+                "id": number,
+            }
+            for number, (x, y) in enumerate(places)
+        ]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    # Two fingers mean no box; the one that is drawn after theirs is the only one.
+    touch("touchStart", (0.4, 0.4))
+    touch("touchStart", (0.4, 0.4), (0.6, 0.6))
+    touch("touchMove", (0.2, 0.2), (0.8, 0.8))
+    touch("touchEnd")
+    touch("touchStart", (0.3, 0.2))
+    touch("touchMove", (0.6, 0.7))
+    touch("touchEnd")
+    ros.spin_until(lambda: len(boxes) == 2, "request")
+    assert boxes[1] == pytest.approx((0.3, 0.2, 0.3, 0.5), abs=0.01)
+    assert not page.errors
+
+
+def test_targets_come_and_go_one_by_one(ros, page):
+    _, address = start_console(ros)
+    tracks = ros.node.create_publisher(Track, "ainet/track", 10)
+    events = ros.node.create_publisher(Event, "ainet/events", 10)
+    ros.spin_until(lambda: tracks.get_subscription_count() == 2, "console")
+    ros.spin_until(lambda: events.get_subscription_count() == 1, "console")
+    ros.spin_for(0.3)  # nothing tells when the console has found them too
+    page.clock.install()
+    page.goto(address)
+    page.locator("#connection >> text=the tracker is not running").wait_for()
+
+    def track(target, score=0.9, state=Track.TRACKING):
+        header = Header(stamp=ros.now())
+        tracks.publish(Track(header=header, target_id=target, state=state, score=score))
+        return str(stamp_ns(header.stamp))
+
+    def listed(*beginnings):
+        texts = page.locator("#targets [data-target] span")
+        page.expect(texts).to_have_text([re.compile(f"^{text}") for text in beginnings])
+
+    def drop(target):
+        return page.get_by_role("button", name=f"Drop target {target}")
+
+    def drawn(score):
+        """Pixels of the score's curve at this height."""
+        return page.evaluate(
+            """(score) => {
+                const canvas = document.getElementById("score");
+                const y = Math.round(canvas.height - 1 - score * (canvas.height - 8));
+                const pen = canvas.getContext("2d");
+                const { data } = pen.getImageData(34, y - 1, canvas.width - 34, 3);
+                const green = (_, i) => i % 4 === 1 && data[i] > data[i - 1] + 40;
+                return data.filter(green).length;
+            }""",
+            score,
+        )
+
+    for _ in range(20):
+        track(1, 0.9)
+        track(2, 0.3)
+        ros.spin_for(0.1)
+    listed("1: TRACKING 0.90", "2: TRACKING 0.30")
+    ros.spin_until(lambda: min(drawn(0.9), drawn(0.3)) > 5, "curves")
+    assert drawn(0.6) == 0  # each has its own
+    # Only these are read aloud when they change.
+    roles = page.get_by_role("status").evaluate_all("found => found.map(one => one.id)")
+    assert roles == ["connection", "said"]
+
+    # A target is answered for alone while it catches up.
+    drop(1).focus()
+    stamp = track(1)
+    page.locator(f"#targets [data-stamp='{stamp}']").wait_for()
+    listed("1: ", "2: ")
+    page.expect(drop(1)).to_be_focused()
+    events.publish(Event(target_id=1, event=Event.RESET))
+    page.expect(drop(2)).to_be_focused()
+    track(1)  # it came late
+    track(3)
+    listed("2: ", "3: ")
+    page.expect(drop(2)).to_be_focused()
+    track(0, state=Track.NO_TARGET)
+    page.locator("#targets >> text=none").wait_for()
+    page.expect(page.locator("#stage")).to_be_focused()
+
+    # Without an answer it is no news.
+    track(4)
+    listed("4: TRACKING 0.90")
+    page.clock.fast_forward(10_000)
+    listed(r"4: TRACKING 0\.90, \d+ s ago")
+    page.expect(page.locator("#score-now")).to_have_text("–")
+    page.expect(page.locator("#score")).to_have_attribute("aria-label", re.compile("0.30 to"))
+    page.clock.fast_forward(60_000)
+    page.locator("#targets >> text=none").wait_for()
+    page.expect(page.locator("#score")).to_have_attribute("aria-label", re.compile("none"))
+
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        edge, *grounds = page.evaluate(
+            """() => {
+                const button = document.getElementById("reset");
+                const { borderTopColor, backgroundColor } = getComputedStyle(button);
+                const card = getComputedStyle(button.closest("section"));
+                return [borderTopColor, backgroundColor, card.backgroundColor];
+            }"""
+        )
+        assert min(contrast(edge, ground) for ground in grounds) >= 3  # WCAG 1.4.11
+    assert not page.errors
+
+
+def contrast(*colors):
+    """Of two colours, rgb(...), as WCAG defines it."""
+    parts = np.array([re.findall(r"\d+", color) for color in colors], float) / 255
+    light = ((parts + 0.055) / 1.055) ** 2.4 @ (0.2126, 0.7152, 0.0722)
+    darker, lighter = sorted(light + 0.05)
+    return lighter / darker
+
+
 def test_parameters_are_changed_on_the_page_and_refused(ros, page, tiny):
     ros.start_tracker(tiny)
     _, address = start_console(ros)
@@ -254,6 +417,19 @@ def test_a_page_without_a_tracker_says_so_and_finds_it_when_it_comes(ros, page, 
     assert "Traceback" not in process.text()
 
 
+def test_a_page_that_is_not_let_in_any_more_says_why(ros, page):
+    process, address = start_console(ros, token="token-of-the-first")
+    port = int(address.partition("?")[0].rstrip("/").rpartition(":")[2])
+    page.goto(f"http://robot.localhost:{port}/?token=token-of-the-first")
+    page.expect(page.locator("#connection")).to_contain_text("the tracker is not running")
+    process.send(signal.SIGTERM)
+    process.wait()
+    start_console(ros, token="token-of-the-second", port=port)
+    page.expect(page.locator("#connection")).to_contain_text("a token is needed")
+    page.goto(f"http://robot.localhost:{port}/?token=token-of-the-second")
+    page.expect(page.locator("#connection")).to_contain_text("the tracker is not running")
+
+
 def test_who_gets_in(ros):
     token = "0123456789-abcdef"
     _, address = start_console(ros, token=token)
@@ -274,8 +450,12 @@ def test_who_gets_in(ros):
     assert status(address, Cookie=f"ainet_token={token}", **away)[0] == 200
     assert status(f"{address}../../../etc/passwd")[0] == 404
     assert status(f"{address}%2e%2e/node.py")[0] == 404
+    # A page that was left open tries for ever with its old cookie, which is one failure.
     for _ in range(30):
-        status(f"{address}?token=wrong", **away)
+        assert status(f"{address}socket", Cookie="ainet_token=old", **away)[0] == 401
+    assert status(f"{address}?token={token}", Cookie="ainet_token=old", **away)[0] == 303
+    for number in range(30):
+        status(address, Cookie=f"ainet_token=wrong{number}", **away)
     assert status(f"{address}?token=wrong", **away)[0] == 429
     assert status(address, Cookie=f"ainet_token={token}", **away)[0] == 200
     assert status(address)[0] == 200
@@ -301,9 +481,44 @@ def test_every_answer_has_the_headers(ros):
         assert headers["Referrer-Policy"] == "no-referrer"
         assert headers["Cache-Control"] == "no-store"
         assert "aiohttp" not in headers["Server"]
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
+    }
+    connection = http.client.HTTPConnection(address.split("/")[2], timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", "/socket", headers=upgrade)
+        answer = connection.getresponse()
+        assert answer.status == 101
+        assert answer.headers["Server"] == "ainet_ros"
 
 
-def test_a_token_s_cookie_is_for_this_site_s_requests_only(ros):
+def test_so_many_pages_may_be_open(ros):
+    _, address = start_console(ros)
+    # The browser's tests leave a loop in this thread.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, _open_too_many(f"{address}socket")).result()
+
+
+async def _open_too_many(address):
+    async with aiohttp.ClientSession() as session:
+        pages = [await session.ws_connect(address) for _ in range(PAGES)]
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+            await session.ws_connect(address)
+        assert refusal.value.status == 503
+        assert not any(page.closed for page in pages)
+        # One that is closed makes room.
+        await pages.pop().close()
+        deadline = time.monotonic() + ros_nodes.PATIENCE_S
+        while len(pages) < PAGES:
+            assert time.monotonic() < deadline
+            with contextlib.suppress(aiohttp.WSServerHandshakeError):
+                pages.append(await session.ws_connect(address))
+
+
+def test_a_token_s_cookie_is_for_links_to_this_site(ros):
     _, address = start_console(ros, token="0123456789-abcdef")
     opener = urllib.request.build_opener(_NoRedirect())
     away = urllib.request.Request(address, headers={"Host": "robot"})
@@ -314,7 +529,7 @@ def test_a_token_s_cookie_is_for_this_site_s_requests_only(ros):
         assert answer.headers["Location"] == "/"  # the token stays in no history
         cookie = answer.headers["Set-Cookie"]
     assert "HttpOnly" in cookie
-    assert "SameSite=Strict" in cookie
+    assert "SameSite=Lax" in cookie  # the link may stand on another site
 
 
 def test_too_large_requests_are_refused(ros):

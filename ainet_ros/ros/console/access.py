@@ -50,7 +50,8 @@ class Access:
 
     def __init__(self, token: str) -> None:
         self._token = token
-        self._failures: dict[str, deque[float]] = {}  # times, by address
+        # (time, hash of the wrong token), by address
+        self._failures: dict[str, deque[tuple[float, int]]] = {}
 
     def check(self, request: web.Request) -> None:
         """Raises web.HTTPException for who may not come in.
@@ -59,7 +60,8 @@ class Access:
         """
         if not self._origin_is_own(request):
             raise web.HTTPForbidden(text="this request comes from another site's page")
-        if self._is_local(request) or self._knows(request.cookies.get(COOKIE, "")):
+        cookie = request.cookies.get(COOKIE)
+        if self._is_local(request) or (cookie is not None and self._knows(cookie)):
             return
         address = _address(request)
         if self._waits(address):
@@ -67,10 +69,13 @@ class Access:
         given = request.query.get("token")
         if given is not None and self._knows(given):
             answer = web.HTTPSeeOther(request.path)
-            answer.set_cookie(COOKIE, given, max_age=COOKIE_S, httponly=True, samesite="Strict")
+            # Lax: the address may be a link in a chat. What changes anything goes over the
+            # socket, whose origin is checked.
+            answer.set_cookie(COOKIE, given, max_age=COOKIE_S, httponly=True, samesite="Lax")
             raise answer
-        if given is not None or COOKIE in request.cookies:
-            self._note_failure(address)
+        for wrong in (cookie, given):
+            if wrong is not None:
+                self._note_failure(address, wrong)
         raise web.HTTPUnauthorized(
             text="a token is needed: open the address that the console's log shows, or "
             "/?token=... with the parameter token"
@@ -82,13 +87,14 @@ class Access:
         return bool(self._token) and hmac.compare_digest(offered, self._token.encode())
 
     def _waits(self, address: str) -> bool:
-        times = self._failures.get(address, deque[float]())
-        return len(times) == FAILURES and time.monotonic() - times[0] < FAILURES_S
+        failures = self._failures.get(address, deque[tuple[float, int]]())
+        return len(failures) == FAILURES and time.monotonic() - failures[0][0] < FAILURES_S
 
-    def _note_failure(self, address: str) -> None:
-        times = self._failures.pop(address, deque(maxlen=FAILURES))
-        times.append(time.monotonic())
-        self._failures[address] = times  # the newest last
+    def _note_failure(self, address: str, wrong: str) -> None:
+        failures = self._failures.pop(address, deque(maxlen=FAILURES))
+        if hash(wrong) not in (known for _, known in failures):  # else a page with an old cookie
+            failures.append((time.monotonic(), hash(wrong)))
+        self._failures[address] = failures  # the newest last
         if len(self._failures) > ADDRESSES:
             del self._failures[next(iter(self._failures))]
 

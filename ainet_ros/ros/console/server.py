@@ -323,24 +323,24 @@ class Console:
         async def guard(
             request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         ) -> web.StreamResponse:
-            try:
-                self._access.check(request)
-                self._let_in.add(request.protocol)
-                return await handler(request)
-            except web.HTTPException as error:
-                error.headers.update(HEADERS)
-                raise
+            self._access.check(request)
+            self._let_in.add(request.protocol)
+            return await handler(request)
+
+        async def add_headers(request: web.Request, answer: web.StreamResponse) -> None:
+            answer.headers.update(HEADERS)
 
         application = web.Application(middlewares=[guard], client_max_size=MESSAGE_BYTES)
         for path in self._files:
             application.router.add_get(path, self._file)
         application.router.add_get("/socket", self._socket)
+        application.on_response_prepare.append(add_headers)
         application.on_shutdown.append(self._close)
         return application
 
     async def _file(self, request: web.Request) -> web.Response:
         body, kind = self._files[request.path]
-        return web.Response(body=body, content_type=kind, charset="utf-8", headers=HEADERS)
+        return web.Response(body=body, content_type=kind, charset="utf-8")
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:
         if len(self._sessions) >= PAGES:

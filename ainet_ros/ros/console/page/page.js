@@ -3,11 +3,12 @@
 // The operator's page. What goes over the socket is described in ../server.py.
 
 const WINDOW_S = 60;
-const GAP_S = 3; // a curve is not drawn across
-const LEAST_BOX = 4; // pixels of the picture
+const GAP_S = 3; // a curve is not drawn across; a target without an answer for so long says so
+const LEAST_BOX = 4; // pixels of the page: those of the picture are larger on a slow link
 const KEY_STEP = 0.01; // of the picture's width and height
 const VIEWS = ["overlay", "rgb", "thermal"]; // as the server counts them
 const RETRY_MS = [500, 1000, 2000, 5000];
+const BROKEN = "connection lost, trying again";
 
 const find = (id) => document.getElementById(id);
 const stage = find("stage");
@@ -20,10 +21,11 @@ let view = "overlay"; // that was asked for
 let shown = null; // {image, stamp, of} of the picture on the stage; of: the view that it is
 let latest = null; // the same of the newest picture, which waits while a box is dragged
 let box = null; // [x, y, width, height] in fractions of the picture, while it is drawn
-let drag = null; // {x, y} where the drag began
+let drag = null; // {x, y, pointer} where the drag began, and of which finger
 let rows = []; // tracks of the last WINDOW_S
 let offset = 0; // this clock less the server's, in seconds
-let targets = new Map();
+let targets = new Map(); // the last track of each, by its id
+let resets = new Map(); // when each was dropped, by its id
 let requests = new Map(); // what to do with the reply, by the request's number
 let counter = 0;
 
@@ -33,10 +35,13 @@ function connect() {
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   socket = new WebSocket(`${scheme}//${location.host}/socket`);
   socket.binaryType = "arraybuffer";
+  let opened = false;
   socket.onopen = () => {
+    opened = true;
     tries = 0;
     rows = [];
     targets.clear();
+    resets.clear();
     find("events").replaceChildren();
     status("connected");
     socket.send(JSON.stringify({ do: "view", view }));
@@ -45,9 +50,24 @@ function connect() {
   socket.onclose = () => {
     for (const settle of requests.values()) settle({ done: false, text: "connection lost" });
     requests.clear();
-    status("connection lost, trying again", true);
+    if (opened) status(BROKEN, true);
+    else sayWhyNot();
     setTimeout(connect, RETRY_MS[Math.min(tries++, RETRY_MS.length - 1)]);
   };
+}
+
+// A browser does not tell what was answered to a socket that did not open.
+async function sayWhyNot() {
+  let text = BROKEN;
+  try {
+    const answer = await fetch("/socket");
+    const plain = answer.headers.get("Content-Type")?.startsWith("text/plain");
+    // With 400 a socket would have opened.
+    if (plain && answer.status !== 400) text = await answer.text();
+  } catch {
+    // nobody is there
+  }
+  if (tries) status(text, true); // else one has opened meanwhile
 }
 
 function ask(request) {
@@ -80,13 +100,15 @@ function take(news) {
   if (news.time) offset = Date.now() / 1000 - news.time;
   if (news.events) takeEvents(news.events);
   if (news.tracks) takeTracks(news.tracks);
+  if (news.events || news.tracks) refresh();
   if (news.diagnostics) showDiagnostics(news.diagnostics);
   if (news.parameters) showParameters(news.parameters);
 }
 
 function status(text, bad = false) {
-  find("connection").textContent = text;
-  find("connection").dataset.state = bad ? "bad" : "good";
+  const place = find("connection");
+  if (place.textContent !== text) place.textContent = text; // it is read aloud
+  place.dataset.state = bad ? "bad" : "good";
 }
 
 function say(text, bad = false) {
@@ -122,6 +144,7 @@ function draw() {
   if (picture.width !== width || picture.height !== height) {
     picture.width = width;
     picture.height = height;
+    stage.style.setProperty("--aspect", width / height);
   }
   pen.drawImage(shown.image, 0, 0);
   if (!box) return;
@@ -149,7 +172,8 @@ function place(event) {
 }
 
 function start() {
-  const { image: { width, height }, stamp, of } = shown; // of what the box was drawn on
+  const { stamp, of } = shown; // of what the box was drawn on
+  const { width, height } = picture.getBoundingClientRect();
   const chosen = box;
   setBox(null);
   if (!chosen || chosen[2] * width < LEAST_BOX || chosen[3] * height < LEAST_BOX) {
@@ -161,28 +185,36 @@ function start() {
   }
 }
 
+function cancel() {
+  drag = null;
+  setBox(null);
+}
+
 stage.addEventListener("pointerdown", (event) => {
-  if (!shown || event.button !== 0) return;
+  if (drag) {
+    cancel(); // two fingers draw no box
+    return;
+  }
+  if (!shown || event.button !== 0 || !event.isPrimary) return;
   stage.setPointerCapture(event.pointerId);
-  drag = place(event); // from here on the picture stands still
+  drag = { ...place(event), pointer: event.pointerId }; // from here on the picture stands still
   setBox([drag.x, drag.y, 0, 0]);
 });
 
 stage.addEventListener("pointermove", (event) => {
-  if (!drag) return;
+  if (event.pointerId !== drag?.pointer) return;
   const { x, y } = place(event);
   setBox([Math.min(x, drag.x), Math.min(y, drag.y), Math.abs(x - drag.x), Math.abs(y - drag.y)]);
 });
 
-stage.addEventListener("pointerup", () => {
-  if (!drag) return;
+stage.addEventListener("pointerup", (event) => {
+  if (event.pointerId !== drag?.pointer) return;
   drag = null;
   start();
 });
 
-stage.addEventListener("pointercancel", () => {
-  drag = null;
-  setBox(null);
+stage.addEventListener("pointercancel", (event) => {
+  if (event.pointerId === drag?.pointer) cancel();
 });
 
 stage.addEventListener("keydown", (event) => {
@@ -204,8 +236,7 @@ stage.addEventListener("keydown", (event) => {
   } else if (event.key === "Enter" && box) {
     start();
   } else if (event.key === "Escape" && box) {
-    drag = null;
-    setBox(null);
+    cancel();
   }
 });
 
@@ -222,15 +253,26 @@ find("reset").addEventListener("click", () => command({ do: "reset", target: 0 }
 
 function takeTracks(news) {
   rows.push(...news);
-  rows = rows.filter((row) => row.time > rows.at(-1).time - WINDOW_S);
-  const newest = rows.at(-1).stamp;
-  const now = rows.filter((row) => row.stamp === newest && row.state !== "NO TARGET");
-  const next = new Map(now.map((row) => [row.target, row]));
-  for (const [target, row] of next) {
-    const before = targets.get(target)?.state;
-    if (before && before !== row.state) announce(`target ${target}: ${row.state}`);
+  const before = new Map(targets);
+  for (const row of news) {
+    // A track and the event that ends it may change places on their ways.
+    const late = row.time < (resets.get(row.target) ?? 0) + GAP_S;
+    if (row.state === "NO TARGET") targets.clear();
+    else if (!late) targets.set(row.target, row);
   }
-  targets = next;
+  for (const [target, row] of targets) {
+    const state = before.get(target)?.state;
+    if (state && state !== row.state) announce(`target ${target}: ${row.state}`);
+  }
+}
+
+function age(row) {
+  return Date.now() / 1000 - offset - row.time;
+}
+
+function refresh() {
+  rows = rows.filter((row) => age(row) < WINDOW_S);
+  for (const [target, row] of targets) if (age(row) >= WINDOW_S) targets.delete(target);
   showTargets();
   requestAnimationFrame(plot);
 }
@@ -241,21 +283,27 @@ function announce(text) {
 
 function showTargets() {
   const list = find("targets");
-  const shownIds = [...list.children].map((item) => item.dataset.target ?? "").join();
-  if (shownIds !== [...targets.keys()].join() || !targets.size) {
-    list.replaceChildren(...[...targets.keys()].map(targetItem));
-    if (!targets.size) list.append(element("li", "none"));
-  }
-  for (const item of list.children) {
-    const row = targets.get(Number(item.dataset.target));
-    if (!row) continue;
+  const items = [...list.querySelectorAll("[data-target]")];
+  const known = new Map(items.map((item) => [Number(item.dataset.target), item]));
+  for (const [target, row] of targets) {
+    const item = known.get(target) ?? list.appendChild(targetItem(target));
     const text = item.firstChild;
-    text.textContent = `${row.target}: ${row.state} ${number(row.score, 2)}`;
-    text.dataset.state = row.state;
+    const old = age(row) > GAP_S;
+    const since = old ? `, ${number(age(row), 0)} s ago` : "";
+    text.textContent = `${target}: ${row.state} ${number(row.score, 2)}${since}`;
+    text.dataset.state = old ? "old" : row.state;
     item.dataset.box = JSON.stringify(row.box);
     item.dataset.stamp = row.stamp;
   }
-  find("reset").disabled = !targets.size;
+  for (const [target, item] of known) {
+    if (targets.has(target)) continue;
+    const next = item.nextElementSibling?.querySelector("button") ?? stage;
+    if (item.contains(document.activeElement)) next.focus();
+    item.remove();
+  }
+  const reset = find("reset");
+  if (!targets.size && document.activeElement === reset) stage.focus();
+  reset.disabled = !targets.size;
 }
 
 function targetItem(target) {
@@ -271,6 +319,10 @@ function targetItem(target) {
 
 function takeEvents(news) {
   for (const { time, target, event } of news) {
+    if (event === "RESET") {
+      targets.delete(target);
+      resets.set(target, time);
+    }
     const clock = new Date(1000 * (time + offset)).toLocaleTimeString();
     find("events").prepend(element("li", `${clock} ${event}${target ? ` target ${target}` : ""}`));
   }
@@ -279,10 +331,10 @@ function takeEvents(news) {
 
 function plot() {
   const scored = rows.filter((row) => row.state !== "NO TARGET");
+  const now = [...targets.values()].find((row) => age(row) <= GAP_S);
   const last = rows.at(-1);
-  const score = targets.size ? number([...targets.values()][0].score, 2) : "–";
-  find("score-now").textContent = score;
-  find("latency-now").textContent = last?.latency
+  find("score-now").textContent = now ? number(now.score, 2) : "–";
+  find("latency-now").textContent = last?.latency && age(last) <= GAP_S
     ? `${number(last.latency, 0)} ms, network ${number(last.network, 0)} ms`
     : "–";
   curves(find("score"), [[scored, "score", "--good"]], 1, "Score");
@@ -309,9 +361,8 @@ function curves(canvas, lines, top, name) {
     canvas.style.color = `var(${name})`; // resolved for the light or the dark page
     return getComputedStyle(canvas).color;
   };
-  const end = rows.at(-1)?.time ?? 0;
   const left = 34;
-  const across = (time) => width - ((end - time) / WINDOW_S) * (width - left);
+  const across = (row) => width - (age(row) / WINDOW_S) * (width - left);
   const up = (value) => height - 1 - (Math.min(value, top) / top) * (height - 8);
   brush.font = "11px system-ui";
   brush.fillStyle = ink("--quiet");
@@ -328,12 +379,15 @@ function curves(canvas, lines, top, name) {
     brush.strokeStyle = ink(color);
     brush.lineWidth = 1.5;
     brush.beginPath();
-    let before = null;
+    const before = new Map(); // the last point, by the target's id
     for (const row of points) {
       if (row[field] === null) continue;
-      const gap = !before || row.time - before.time > GAP_S || row.target !== before.target;
-      brush[gap ? "moveTo" : "lineTo"](across(row.time), up(row[field]));
-      before = row;
+      const last = before.get(row.target);
+      if (last && row.time - last.time <= GAP_S) {
+        brush.moveTo(across(last), up(last[field]));
+        brush.lineTo(across(row), up(row[field]));
+      }
+      before.set(row.target, row);
     }
     brush.stroke();
     const values = points.map((row) => row[field]).filter((value) => value !== null);
@@ -415,3 +469,4 @@ function number(value, digits) {
 }
 
 connect();
+setInterval(refresh, 1000);
