@@ -308,8 +308,9 @@ class Tracker:
             return [window(target.candidate, SEARCH_FACTOR)]
         around = places_around(target.box, width, height)
         count = min(windows - 1, len(around))
-        boxes = [around[(target.looked_at + k) % len(around)] for k in range(count)]
-        return [window(box, SEARCH_FACTOR) for box in (target.box, *boxes)]
+        next_ones = (target.looked_at + np.arange(count)) % max(1, len(around))
+        boxes = [target.box, *around[next_ones].tolist()]
+        return [window(box, SEARCH_FACTOR) for box in boxes]
 
     def _update(self, target: Target, box: Box, score: float) -> None:
         """box, score: the best that was seen in the windows of `_views`."""
@@ -369,16 +370,21 @@ def step(before: Box, after: Box) -> float:
     return math.hypot(x1 - x0, y1 - y0) / math.sqrt(before[2] * before[3])
 
 
-@lru_cache(maxsize=64)  # they stay the same while a target is LOST, and may be thousands
-def places_around(box: Box, width: int, height: int) -> tuple[Box, ...]:
-    """Boxes of the same size all over an image, half a search window apart, nearest first, without
-    the box itself. In a large image those of a speck are further apart."""
+@lru_cache(maxsize=8)  # they stay the same while a target is LOST, and may be thousands
+def places_around(box: Box, width: int, height: int) -> NDArray[np.float64]:
+    """(N, 4) boxes of the same size all over an image, half a search window apart, nearest first,
+    without the box itself. In a large image those of a speck are further apart."""
     x, y, w, h = box
     step = max(SEARCH_FACTOR / 2 * math.sqrt(w * h), max(width, height) / MOST_PLACES)
-    columns = range(-int((x + w / 2) // step), int((width - x - w / 2) // step) + 1)
-    rows = range(-int((y + h / 2) // step), int((height - y - h / 2) // step) + 1)
-    places = sorted((i * i + j * j, i, j) for j in rows for i in columns if (i, j) != (0, 0))
-    return tuple((x + i * step, y + j * step, w, h) for _, i, j in places)
+    columns = np.arange(-((x + w / 2) // step), (width - x - w / 2) // step + 1)
+    rows = np.arange(-((y + h / 2) // step), (height - y - h / 2) // step + 1)
+    i, j = (grid.ravel() for grid in np.meshgrid(columns, rows))  # each (places)
+    order = np.lexsort((j, i, i * i + j * j))
+    order = order[(i[order] != 0) | (j[order] != 0)]
+    i, j = i[order], j[order]
+    places = np.stack([x + i * step, y + j * step, np.full_like(i, w), np.full_like(i, h)], axis=1)
+    places.setflags(write=False)
+    return places
 
 
 def clip(box: Box, width: int, height: int) -> Box:
