@@ -14,16 +14,15 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures import wait as wait_for
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
-from builtin_interfaces.msg import Time as TimeMessage
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import Point, Vector3, Vector3Stamped
+from geometry_msgs.msg import Point
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -33,24 +32,22 @@ from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
 from rclpy.task import Future as RosFuture
 from rclpy.time import Time
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
-from std_msgs.msg import Float64, Header
+from sensor_msgs.msg import CameraInfo, RegionOfInterest
+from std_msgs.msg import Header
 
 from ainet_ros.msg import Event, StageLatency
-from ainet_ros.msg import Track as TrackMessage
 from ainet_ros.srv import InitTarget, ResetTarget
-from ainet_ros.tracker import Box, State, Track
-from ainet_ros.vision import overlay
+from ainet_ros.tracker import Box
 from ainet_ros.vision.calibration import misfit
-from ainet_ros.vision.encoding import stamp_ns, to_rgb
+from ainet_ros.vision.encoding import stamp_ns
 
 from . import messages
-from .bearing import ray
 from .camera import Camera
 from .engine import Engine, Images, OutOfMemory, in_one_line
 from .filters import NearestTimePairs
 from .health import PERIOD_S, Health, statuses
-from .images import cv_bridge, to_compressed, to_image
+from .images import cv_bridge
+from .outputs import DEPTH, REPEAT_S, Outputs
 from .pairing import NearestTime, Pair
 from .parameters import TrackerParameters
 from .process import ignore_interrupts, interrupted, ros, spin
@@ -66,8 +63,6 @@ except ImportError:  # it has no wheel
 
 Result = TypeVar("Result")
 
-DEPTH = 10
-"""Of the queues of results and of requests that nobody waits for."""
 REQUESTS = 1000
 """Most requests that wait for their turn: one more is lost, and who asked waits for ever. The
 services of parameters have as many, others 10."""
@@ -83,8 +78,6 @@ OLDEST_CLOCK_S = 60.0
 """An image older than this when it comes was stamped by another clock."""
 FAILURE_PERIOD_S = 5.0
 FIT_PERIOD_S = 10.0
-REPEAT_S = 30.0
-"""Least time between two warnings of the same kind."""
 
 
 class TrackerNode(LifecycleNode):
@@ -120,7 +113,6 @@ class TrackerNode(LifecycleNode):
         self._box_due: Box | None = None  # of the parameter init_box, for the next pair
         self._degraded = False
         self._gave_up = ""  # why the node has deactivated itself
-        self._overlay_slot = 0.0
         self._health: Health | None = None
         self._camera_info: CameraInfo | None = None
         self._clicked: tuple[float, float, float] | None = None  # time, x, y of a first click
@@ -239,25 +231,10 @@ class TrackerNode(LifecycleNode):
 
     def _offer(self) -> None:
         """Create topics and services."""
-        self._track_publisher = create_publisher(self, TrackMessage, "~/track", DEPTH)
-        self._overlay_publisher = create_publisher(self, Image, "~/overlay", 1)
-        self._compressed_publisher = create_publisher(
-            self, CompressedImage, "~/overlay/compressed", 1
-        )
-        self._detections_publisher = None
-        if messages.vision_msgs is not None:
-            self._detections_publisher = create_publisher(
-                self, messages.vision_msgs.Detection2DArray, "~/detections", DEPTH
-            )
+        self._outputs = Outputs(self)
         self._diagnostics_publisher = create_publisher(
             self, DiagnosticArray, "/diagnostics", DEPTH
         )
-        self._time_publishers = {
-            name: create_publisher(self, Float64, f"~/debug/{name}", DEPTH)
-            for name in ("processing_time_ms", "pipeline_latency_ms")
-        }
-        self._bearing_publisher = create_publisher(self, Vector3Stamped, "~/bearing", DEPTH)
-        self._events_publisher = create_publisher(self, Event, "~/events", DEPTH)
         services = MutuallyExclusiveCallbackGroup()  # one that waits holds up the other only
         for service, name, answer in (
             (InitTarget, "~/init", self._on_init),
@@ -497,18 +474,7 @@ class TrackerNode(LifecycleNode):
                     entry.pair, entry.number, box, normalized=normalized, add=add
                 )
                 self._worker.resume_from(entry)
-                header = self._header(entry.pair)
-                self._publish_events(Event.RESET, header, dict.fromkeys(started.replaced, 0.0))
-                self._events_publisher.publish(
-                    Event(
-                        header=header,
-                        target_id=started.target_id,
-                        event=Event.INIT,
-                        thermal_stamp=thermal_stamp(entry.pair),
-                        degraded=None in entry.pair[:2],
-                        box=messages.box_message(started.box),
-                    )
-                )
+                self._outputs.started(self._header(entry.pair), entry.pair, started)
                 return started.target_id
 
             return self._worker.ask(in_worker, SERVICE_TIMEOUT_S)
@@ -583,7 +549,7 @@ class TrackerNode(LifecycleNode):
         dropped = engine.reset(target_id)
         newest = self._worker.newest()
         header = Header() if newest is None else self._header(newest.pair)
-        self._publish_events(Event.RESET, header, dict.fromkeys(dropped, 0.0))
+        self._outputs.event(Event.RESET, header, dict.fromkeys(dropped, 0.0))
 
     def _handle(self, entry: Entry, again: bool) -> None:
         """Track through a pair and publish what came of it.
@@ -596,7 +562,7 @@ class TrackerNode(LifecycleNode):
         pair = entry.pair
         queue_ms = (time.monotonic() - entry.arrived) * 1e3
         age_ms = self._age_ms(pair)
-        draws = not again and self._overlay_is_due()
+        draws = not again and self._outputs.overlay_is_due(self._values.overlay_rate)
         answer = self._engine.process(pair, entry.number, images_wanted=draws)
         if answer is None:
             return
@@ -615,35 +581,30 @@ class TrackerNode(LifecycleNode):
         if not again:
             self._say_if_degraded(pair, header)
         size = (0, 0) if answer.images is None else answer.images[0].shape[1::-1]
-        for track_message in messages.track_messages(
-            header,
-            thermal_stamp(pair),
-            size,
-            answer.tracks,
-            latency,
-            degraded=None in pair[:2],
-        ):
-            self._track_publisher.publish(track_message)
-        for state, event in ((State.LOST, Event.LOST), (State.TRACKING, Event.FOUND)):
-            changed = {k: track for k, track in answer.changed.items() if track.state is state}
-            scores = {k: messages.finite_score(track) for k, track in changed.items()}
-            self._publish_events(event, header, scores)
+        self._outputs.tracks(header, pair, size, answer.tracks, latency)
+        self._outputs.changed(header, answer.changed)
         remarks = "; ".join(answer.remarks)
         if remarks:
             self.get_logger().warning(remarks, throttle_duration_sec=FAILURE_PERIOD_S)
         if again:
             return
         self._images = None if None in pair[:2] else answer.images
-        detections = self._detections_publisher
-        if detections is not None and detections.get_subscription_count():
-            detections.publish(messages.detections_message(header, answer.tracks))
-        self._publish_bearing(header, size, answer.tracks)
+        self._outputs.detections(header, answer.tracks)
+        self._outputs.bearing(
+            header,
+            size,
+            answer.tracks,
+            self._camera_info,
+            rectified=self._values.rgb_rectified,
+        )
         busy_ms = (
             latency.decode_ms + latency.preprocess_ms + latency.network_ms + latency.postprocess_ms
         )
-        self._publish_times(processing_time_ms=busy_ms, pipeline_latency_ms=latency.total_ms)
+        self._outputs.times(processing_time_ms=busy_ms, pipeline_latency_ms=latency.total_ms)
         if draws and answer.images is not None:
-            self._publish_overlay(pair, answer.tracks, *answer.images)
+            self._outputs.overlay(
+                header, pair, answer.tracks, answer.images, self._values.overlay_quality
+            )
         assert self._health is not None
         self._health.answered(answer.tracks, latency.total_ms, remarks)
 
@@ -661,7 +622,7 @@ class TrackerNode(LifecycleNode):
         if degraded == self._degraded:
             return
         self._degraded = degraded
-        self._publish_events(Event.DEGRADED if degraded else Event.RESTORED, header, {0: 0.0})
+        self._outputs.event(Event.DEGRADED if degraded else Event.RESTORED, header, {0: 0.0})
         if degraded:
             rgb, thermal = self._topics
             silent, other = (rgb, thermal) if pair.rgb is None else (thermal, rgb)
@@ -672,76 +633,10 @@ class TrackerNode(LifecycleNode):
         else:
             self.get_logger().info("both cameras deliver again")
 
-    def _publish_events(self, event: int, header: Header, scores: Mapping[int, float]) -> None:
-        """scores: by the ids of the targets that it happened to."""
-        for target_id, score in scores.items():
-            self._events_publisher.publish(
-                Event(header=header, target_id=target_id, event=event, score=score)
-            )
-
-    def _publish_bearing(
-        self, header: Header, size: tuple[int, int], tracks: Mapping[int, Track]
-    ) -> None:
-        """Where the oldest target is that is TRACKING, if the camera is calibrated."""
-        track = next((t for t in tracks.values() if t.state is State.TRACKING), None)
-        info, publisher = self._camera_info, self._bearing_publisher
-        if track is None or info is None or not publisher.get_subscription_count():
-            return
-        x, y, width, height = track.box
-        trouble = "no ~/bearing: the camera's camera_info holds no calibration"
-        try:
-            direction = ray(
-                info, size, x + width / 2, y + height / 2, rectified=self._values.rgb_rectified
-            )
-        except ValueError as error:
-            direction, trouble = None, f"no ~/bearing: {error}"
-        if direction is None:
-            self.get_logger().warning(trouble, throttle_duration_sec=REPEAT_S)
-            return
-        x, y, z = direction
-        publisher.publish(Vector3Stamped(header=header, vector=Vector3(x=x, y=y, z=z)))
-
-    def _publish_times(self, **times: float) -> None:
-        for name, milliseconds in times.items():
-            publisher = self._time_publishers[name]
-            if publisher.get_subscription_count():
-                publisher.publish(Float64(data=milliseconds))
-
     def _age_ms(self, pair: Pair) -> float:
         """From the RGB image's stamp to now; 0 where it was stamped by another clock."""
         age_s = self.get_clock().now().nanoseconds / 1e9 - pair.rgb_stamp / 1e9
         return age_s * 1e3 if 0 <= age_s <= OLDEST_CLOCK_S else 0.0
-
-    def _overlay_is_due(self) -> bool:
-        watched = (
-            self._overlay_publisher.get_subscription_count()
-            + self._compressed_publisher.get_subscription_count()
-        )
-        now, rate = time.monotonic(), self._values.overlay_rate
-        period = 1 / rate if rate else 0.0
-        due = self._overlay_slot + period
-        if not watched or now < due:
-            return False
-        # Counted from when it was due, so that the rate holds although pairs come as they will.
-        self._overlay_slot = max(due, now - period)
-        return True
-
-    def _publish_overlay(
-        self, pair: Pair, tracks: Mapping[int, Track], rgb: Any, thermal: Any
-    ) -> None:
-        note = ""
-        if pair.rgb is None:
-            rgb, thermal, note = to_rgb(thermal), None, "DEGRADED: no RGB"
-        elif pair.thermal is None:
-            thermal, note = None, "DEGRADED: no thermal"
-        picture = overlay.draw(rgb, tracks, thermal, note=note)
-        header = self._header(pair)
-        if self._overlay_publisher.get_subscription_count():
-            self._overlay_publisher.publish(to_image(picture, "rgb8", header))
-        if self._compressed_publisher.get_subscription_count():
-            self._compressed_publisher.publish(
-                to_compressed(picture, "jpeg", header, self._values.overlay_quality)
-            )
 
     def _on_failure(self, error: Exception) -> None:
         """A pair could not be tracked through; the node goes on with the next, unless the memory
@@ -760,14 +655,6 @@ class TrackerNode(LifecycleNode):
             self.executor.create_task(self._give_up, error)
         else:
             self.get_logger().error(more, throttle_duration_sec=FAILURE_PERIOD_S)
-
-
-def thermal_stamp(pair: Pair) -> TimeMessage:
-    """Of the thermal image; 0 where its camera is silent."""
-    if pair.thermal is None:
-        return TimeMessage()
-    stamp: TimeMessage = pair.thermal.header.stamp
-    return stamp
 
 
 def main(args: list[str] | None = None) -> NoReturn:
