@@ -84,7 +84,7 @@ def test_arguments_are_not_changed():
 @pytest.mark.parametrize(
     ("results", "truth", "message"),
     [
-        ([BOX], [BOX, BOX], "1 results for 2"),
+        ([BOX], [BOX, BOX], "1 results, the last truth is of frame 1"),
         ([BOX[:3]], [BOX], "results must be"),
         ([BOX], np.empty((0, 4)), "truth must be"),
     ],
@@ -165,7 +165,7 @@ class TestRules:
         score = metrics.score(results, [BOX] * 3, frames=[0, 10, 20], rules=RULES["vtuav"])
         assert score.frames == 3
         assert score.precision == 2 / 3
-        with pytest.raises(ValueError, match="20 results for 21"):
+        with pytest.raises(ValueError, match="20 results, the last truth is of frame 20"):
             metrics.score(results[:20], [BOX] * 3, frames=[0, 10, 20], rules=RULES["vtuav"])
         with pytest.raises(ValueError, match="3 true boxes for 2 frames"):
             metrics.score(results, [BOX] * 3, frames=[0, 10])

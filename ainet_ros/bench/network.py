@@ -23,7 +23,7 @@ import torch
 
 from ainet_ros.network import AINet, AINetConfig, mamba, scan
 from ainet_ros.network.cost import STAGES, count
-from ainet_ros.tracker.device import compute_in
+from ainet_ros.tracker.device import convert
 from ainet_ros.vision import charts
 
 from . import limit
@@ -52,7 +52,7 @@ class Run:
             torch.zeros(1, 2, 3, side, side, device=self.device)
             for side in (config.template_size, config.search_size)
         ]
-        self.autocast = compute_in(precision, self.network, self.device)
+        self.autocast = convert(precision, self.network, self.device)
         self.modules = {
             stage: [m for name, m in network.named_modules() if re.fullmatch(pattern, name)]
             for stage, pattern in STAGES.items()
@@ -130,8 +130,9 @@ def measure(
     operations a second over those that this machine's matrix multiplication reaches, memory; and
     the seconds with the scan step by step, in turns.
     """
-    network = AINet(config).to(device)
-    cost = count(network.eval())
+    network = AINet(config).eval()
+    cost = count(network)
+    network.to(device)
     run = Run(network, precision)
     taken = medians({"": run, "step by step": StepByStep(network, precision)}, repeats)
     seconds = taken[""]

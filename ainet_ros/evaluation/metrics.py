@@ -140,7 +140,7 @@ def score(
             out.
         truth: (M, 4), of the RGB image.
         infrared: (M, 4), of the thermal image, for rules with two truths; by default the same.
-        frames: (M,) that the truth is of, from 0; by default the first M.
+        frames: (M,) that the truth is of, from 0, ascending; by default the first M.
         rules: of the benchmark.
 
     Raises:
@@ -153,7 +153,7 @@ def score(
     if len(labelled) != len(true):
         raise ValueError(f"{len(true)} true boxes for {len(labelled)} frames")
     if len(found) <= labelled[-1]:
-        raise ValueError(f"{len(found)} results for {labelled[-1] + 1} true boxes")
+        raise ValueError(f"{len(found)} results, the last truth is of frame {labelled[-1]}")
     found = found[labelled]
     if rules.first_given:
         found[0] = true[0]
@@ -178,7 +178,10 @@ def score(
 
 
 def mean(scores: Sequence[Score]) -> Score:
-    """The mean over sequences, each of equal weight whatever its length, or as the rules say."""
+    """The mean over sequences, each of equal weight whatever its length, or as the rules say.
+
+    Raises ValueError where there are none.
+    """
     if not scores:
         raise ValueError("no sequences to take the mean of")
     rules = scores[0].rules

@@ -73,7 +73,7 @@ def from_published(
     another size are resized bilinearly, as the authors do. DropTrack's temporal embeddings are
     added in. OSTrack and DropTrack have neither DFM nor OFM: they make the baseline network
     (`dfm="none"`, `ofm="none"`), whose final norm is their backbone's.
-    Raises ValueError naming a tensor that none of the three has.
+    Raises ValueError naming a tensor that none of the three has, or one that is missing.
     """
     has_ofm = "mamba_fusion.norm.weight" in state_dict
     ours: dict[str, Tensor] = {}

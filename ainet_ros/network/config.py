@@ -12,7 +12,7 @@ from ainet_ros.options import check
 
 ALL_TWELVE = tuple(range(12))
 MOST, MOST_BLOCKS = 1 << 14, 100
-"""Of a number, and of blocks: a file may say anything."""
+"""Upper bounds of whole numbers, and of `depth`: a file may say anything."""
 
 
 @dataclass(frozen=True)

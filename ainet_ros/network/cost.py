@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
 from .model import AINet
 
@@ -54,7 +54,10 @@ class NetworkCost:
 
 
 def count(network: AINet) -> NetworkCost:
-    """Count `network` truly, by running it once on zeros of batch 1 on its own device."""
+    """Count `network`, which is on the CPU, by running it once on zeros of batch 1.
+
+    Of the scan's backends only the compiled one for CPUs is counted.
+    """
     config = network.config
     like = next(network.parameters())
     pair = [
@@ -65,8 +68,6 @@ def count(network: AINet) -> NetworkCost:
         custom_mapping={
             torch.ops.ainet_ros.selective_scan: _scan_flops,
             torch.ops.aten.addcmul: _addcmul_flops,
-            # Known to the counter for CUDA only.
-            torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
         },
     )
     with torch.no_grad(), counter:
@@ -74,7 +75,7 @@ def count(network: AINet) -> NetworkCost:
     flops = counter.get_flop_counts()
 
     def cost(pattern: str) -> Cost:
-        """Of the modules whose names match, each without what it is inside of."""
+        """Of the modules whose names match, with all that is in them."""
         modules = {name for name, _ in network.named_modules() if re.fullmatch(pattern, name)}
         parameters = {
             name
@@ -101,10 +102,6 @@ def count(network: AINet) -> NetworkCost:
 def _scan_flops(u: Any, delta: Any, A: Any, *args: Any, **kwargs: Any) -> int:
     batch, channels, length = u
     return 2 * SCAN_MACS * batch * channels * length * A[1]
-
-
-def _attention_flops(q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
-    return sdpa_flop_count(q, k, v)
 
 
 def _addcmul_flops(*args: Any, out_shape: Any = None, **kwargs: Any) -> int:

@@ -42,7 +42,8 @@ class Fusion(nn.Module):
 
 
 class DFM(nn.Module):
-    """What one modality has and the other lacks, found by a Mamba, gates their exchange."""
+    """g = tanh(Mamba(LN(rgb - thermal))) (eq. 5) gates what each modality takes from the other
+    (eq. 7); the enhanced features are fused (eq. 8)."""
 
     def __init__(self, config: AINetConfig) -> None:
         super().__init__()
@@ -51,6 +52,7 @@ class DFM(nn.Module):
         self.fusion = Fusion(config)
 
     def forward(self, rgb: Tensor, thermal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Both (batch, tokens, C). Returns them enhanced, and fused; all of that shape."""
         gate = torch.tanh(self.mamba(self.norm(rgb - thermal)))  # eq. 5
         rgb, thermal = rgb + gate * thermal, thermal + gate * rgb  # eq. 7
         return rgb, thermal, self.fusion(rgb, thermal)

@@ -39,7 +39,8 @@ def sigmoid(logits: Tensor) -> Tensor:
 
 
 def branch(config: AINetConfig, outputs: int, bias: float = 0.0) -> nn.Sequential:
-    """Four 3x3 convolutions, each half as wide as the one before, and a 1x1 one, from `bias`."""
+    """Four 3x3 convolutions with BatchNorm and ReLU, of head_channels and each half as wide as the
+    one before, and a 1x1 convolution whose bias starts at `bias`."""
     widths = [config.channels] + [config.head_channels >> i for i in range(4)]
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):

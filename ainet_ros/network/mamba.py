@@ -40,6 +40,7 @@ class SelectiveSSM(nn.Module):
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """x, z: (batch, length, channels). Returns scan(silu(conv(x))) * silu(z), same shape."""
         x = F.silu(self._convolve(x))
+        # (batch, length, dt_rank), and twice (batch, length, d_state)
         dt, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         delta = F.linear(dt, self.dt_proj.weight)  # (batch, length, channels)
         y = selective_scan_fn(
@@ -79,5 +80,5 @@ class Mamba(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, length, channels) to the same shape."""
-        x, z = self.in_proj(tokens).chunk(2, dim=-1)
+        x, z = self.in_proj(tokens).chunk(2, dim=-1)  # each (batch, length, channels)
         return self.out_proj(self.ssm(x, z))

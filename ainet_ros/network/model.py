@@ -33,7 +33,8 @@ class Output(NamedTuple):
     boxes: Tensor
     """(batch, 4): cx, cy, w, h in fractions of the search region, at the highest score."""
     order: Tensor
-    """(batch, layers), int64: the order in which the OFM's dynamic scan takes the layers."""
+    """(batch, layers), int64: indices into `interaction_layers`, as the OFM's dynamic scan takes
+    them."""
     fused_layers: Tensor | None
     """(layers, batch, template + search tokens, C): each DFM's fused feature, on request."""
     ofm_output: Tensor | None
@@ -71,9 +72,10 @@ class AINet(nn.Module):
     ) -> Output:
         """Find the template's target in the search region.
 
-        template, search: (batch, 2, 3, side, side), normalized by ImageNet's mean and deviation;
-        modality 0 is RGB, 1 thermal. template_box: see `embed_template`. `features` asks for
-        `fused_layers` and `ofm_output`. Raises ValueError on a wrong shape.
+        template, search: (batch, 2, 3, side, side) float32, channels in RGB order, normalized by
+        ImageNet's mean and deviation; modality 0 is RGB, 1 thermal, the same in each channel.
+        template_box: see `embed_template`. `features` asks for `fused_layers` and `ofm_output`.
+        Raises ValueError on a wrong shape.
         """
         return self.match(self.embed_template(template, template_box), search, features)
 
@@ -135,6 +137,7 @@ class AINet(nn.Module):
             last = layers[-1]
             return last, torch.arange(len(layers), device=last.device).expand(len(last), -1)
         skip = self.config.ofm_skipped_tokens
+        # (batch, layers, tokens, C)
         return self.ofm(torch.stack([layer[:, skip:] for layer in layers], dim=1))
 
     def _check(self, name: str, images: Tensor, side: int) -> None:
@@ -145,7 +148,8 @@ class AINet(nn.Module):
 
 
 class BoxPrompt(nn.Module):
-    """Adds to each template token how much of it the box covers, and the box's size."""
+    """What to add to each template token: an embedding of the share of it that the box covers, and
+    of the box's size. Ours, not the paper's."""
 
     def __init__(self, config: AINetConfig) -> None:
         super().__init__()
@@ -161,7 +165,7 @@ class BoxPrompt(nn.Module):
         )
         share = (overlap * self.side).clamp(0, 1)  # (batch, side, 2): of columns and of rows
         cover = (share[:, :, None, 1] * share[:, None, :, 0]).flatten(1)  # (batch, Nz)
-        log_size = torch.log(2 * size)  # (batch, 1, 2), 0 where a square box fills its window
+        log_size = torch.log(2 * size)  # (batch, 1, 2); 0 where the box has half the crop's side
         told = torch.cat(
             [torch.ones_like(cover[..., None]), log_size.expand(-1, self.side**2, -1)], dim=-1
         )  # (batch, Nz, 3)

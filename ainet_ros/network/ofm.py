@@ -16,9 +16,9 @@ from .mamba import SelectiveSSM
 class OFM(nn.Module):
     """Fuses the features of all layers, as one long sequence, into one.
 
-    x = concat of the layers; y = LN2(mixer(LN1(x)) + x); out = sum of y over the layers. The
-    final norm of the sum is the network's. With `ofm="attention"` the mixer is the self-attention
-    of AINet-Transformer, which has no order.
+    x is the layers one after the other, y = LN2(mixer(LN1(x)) + x), and the result the sum of y
+    over the layers, which `AINet.norm` normalizes. With `ofm="attention"` the mixer is the
+    self-attention of AINet-Transformer, which has no order.
     """
 
     def __init__(self, config: AINetConfig) -> None:
@@ -34,7 +34,11 @@ class OFM(nn.Module):
 
 
 class OrderDynamicMamba(nn.Module):
-    """Three scans over the layers: forward, backward and in an order found for the input."""
+    """Three scans over the layers: forward, backward and in an order found for the input.
+
+    out_proj of the mean of the three, or of two without the dynamic one; each has its own
+    convolution, projections and states, and all the same gate silu(z).
+    """
 
     def __init__(self, config: AINetConfig) -> None:
         super().__init__()

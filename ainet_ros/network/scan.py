@@ -82,7 +82,9 @@ def selective_scan_fn(
         only out is.
 
     Raises:
-        ValueError: a shape, dtype or device does not fit, or the backend is not there.
+        ValueError: a shape, dtype or device does not fit, the backend is not there, or triton is
+            asked for a gradient.
+        MemoryError: the C++ kernel gets no memory.
     """
     if B.ndim == 4 and B.shape[1] == 1:
         B = B.squeeze(1)
@@ -148,7 +150,7 @@ def _reference(scan: Scan) -> tuple[Tensor, Tensor]:
     B of all steps are in memory at once: twice batch * channels * length * states numbers.
     """
     u, _, A, B, C = scan[:5]
-    delta = _discretized_delta(scan)
+    delta = _step_sizes(scan)
     decays = torch.exp(delta.unsqueeze(-1) * A.unsqueeze(1))  # (batch, channels, length, states)
     inputs = (delta * u).unsqueeze(-1) * B.transpose(1, 2).unsqueeze(1)  # the same
     h = u.new_zeros(*u.shape[:2], A.shape[1])  # (batch, channels, states)
@@ -174,7 +176,7 @@ def _chunked(scan: Scan) -> tuple[Tensor, Tensor]:
     does not in the definition. Memory: O(batch channels states sqrt(length)).
     """
     u, _, A, B, C = scan[:5]
-    delta = _discretized_delta(scan)
+    delta = _step_sizes(scan)
     length = u.shape[-1]
     steps = math.ceil(math.sqrt(length))
     chunks = math.ceil(length / steps)
@@ -224,7 +226,7 @@ def _chunked(scan: Scan) -> tuple[Tensor, Tensor]:
     return _finish(y, scan), first[-1]
 
 
-def _discretized_delta(scan: Scan) -> Tensor:
+def _step_sizes(scan: Scan) -> Tensor:
     delta = scan.delta
     if scan.delta_bias is not None:
         delta = delta + scan.delta_bias[:, None]

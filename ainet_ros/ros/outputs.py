@@ -65,7 +65,7 @@ class Outputs:
     ) -> None:
         """Where the targets are, by their ids. size: width and height of the RGB image."""
         for message in messages.track_messages(
-            header, _thermal_stamp(pair), size, tracks, latency, degraded=_is_degraded(pair)
+            header, _thermal_stamp(pair), size, tracks, latency, degraded=pair.degraded
         ):
             self._track.publish(message)
 
@@ -78,7 +78,7 @@ class Outputs:
                 target_id=started.target_id,
                 event=Event.INIT,
                 thermal_stamp=_thermal_stamp(pair),
-                degraded=_is_degraded(pair),
+                degraded=pair.degraded,
                 box=messages.box_message(started.box),
             )
         )
@@ -167,10 +167,6 @@ class Outputs:
             self._overlay.publish(to_image(picture, "rgb8", header))
         if self._compressed.get_subscription_count():
             self._compressed.publish(to_compressed(picture, "jpeg", header, quality))
-
-
-def _is_degraded(pair: Pair) -> bool:
-    return None in pair[:2]
 
 
 def _thermal_stamp(pair: Pair) -> Any:

@@ -42,6 +42,11 @@ class Pair(NamedTuple):
     rgb_stamp: int
     thermal_stamp: int
 
+    @property
+    def degraded(self) -> bool:
+        """Whether one camera is silent."""
+        return self.rgb is None or self.thermal is None
+
 
 @dataclass
 class StreamCounts:
@@ -204,15 +209,15 @@ class NearestTime:
         stream.newest = aligned
         stream.late_in_a_row = 0
         stream.queue.append((aligned, stamp, message))
-        if self._is_silent(other, aligned):
+        if self._update_silence(other, aligned):
             return [self._newest_alone(stream, other)]
         pairs = list(self._certain_pairs())
         self._discard_unmatchable_thermal()
         self._bound(stream, other)
         return pairs
 
-    def _is_silent(self, stream: _Stream, now: int) -> bool:
-        """now: the other's newest stamp."""
+    def _update_silence(self, stream: _Stream, now: int) -> bool:
+        """Whether a stream is silent. now: the other's newest stamp."""
         if self.alone_ns is None or stream.last is None:
             return False
         if stream.heard_at is None:

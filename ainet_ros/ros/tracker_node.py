@@ -257,12 +257,7 @@ class TrackerNode(LifecycleNode):
     def _listen(self) -> None:
         """Subscribe the cameras."""
         parameters = self._values
-        self._pairing = NearestTime(
-            round(parameters.slop * 1e9),
-            parameters.queue_size,
-            round(parameters.thermal_offset * 1e9),
-            round(parameters.degraded_after * 1e9),
-        )
+        self._pairing = NearestTime(**_pairing_options(parameters))
         self._gave_up = ""
         self._box_due = parameters.box
         for name, transport in (
@@ -397,10 +392,8 @@ class TrackerNode(LifecycleNode):
             self._box_due = parameters.box
         self._values = parameters
         if self._pairing is not None:
-            self._pairing.slop_ns = round(parameters.slop * 1e9)
-            self._pairing.offset_ns = round(parameters.thermal_offset * 1e9)
-            self._pairing.queue_size = parameters.queue_size
-            self._pairing.alone_ns = round(parameters.degraded_after * 1e9)
+            for name, value in _pairing_options(parameters).items():
+                setattr(self._pairing, name, value)
         self._worker.limit(
             parameters.history_s, parameters.history_mb * MEGABYTE, parameters.catch_up_s
         )
@@ -588,7 +581,7 @@ class TrackerNode(LifecycleNode):
             self.get_logger().warning(remarks, throttle_duration_sec=FAILURE_PERIOD_S)
         if again:
             return
-        self._images = None if None in pair[:2] else answer.images
+        self._images = None if pair.degraded else answer.images
         self._outputs.detections(header, answer.tracks)
         self._outputs.bearing(
             header,
@@ -618,7 +611,7 @@ class TrackerNode(LifecycleNode):
 
     def _say_if_degraded(self, pair: Pair, header: Header) -> None:
         """Where a camera has fallen silent, or has come back, since the last pair."""
-        degraded = None in pair[:2]
+        degraded = pair.degraded
         if degraded == self._degraded:
             return
         self._degraded = degraded
@@ -655,6 +648,16 @@ class TrackerNode(LifecycleNode):
             self.executor.create_task(self._give_up, error)
         else:
             self.get_logger().error(more, throttle_duration_sec=FAILURE_PERIOD_S)
+
+
+def _pairing_options(parameters: TrackerParameters) -> dict[str, int]:
+    """Of `NearestTime`, whose attributes they are too."""
+    return {
+        "slop_ns": round(parameters.slop * 1e9),
+        "queue_size": parameters.queue_size,
+        "offset_ns": round(parameters.thermal_offset * 1e9),
+        "alone_ns": round(parameters.degraded_after * 1e9),
+    }
 
 
 def main(args: list[str] | None = None) -> NoReturn:

@@ -54,11 +54,11 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}[name]
 
 
-def compute_in(precision: torch.dtype, network: nn.Module, device: torch.device) -> torch.autocast:
-    """The context in which `network` multiplies matrices in `precision` on its device.
+def convert(precision: torch.dtype, network: nn.Module, device: torch.device) -> torch.autocast:
+    """Convert the weights of `network`, in place, to multiply matrices in `precision`.
 
-    Its weights for that are converted, for good. With int8 the smaller layers, and what is not a
-    layer, are in bfloat16 where the CPU is quick in that, else in float32.
+    device: where it is. Returns the context for its calls. With int8 the smaller layers, and what
+    is not a layer, are in bfloat16 where the CPU is quick in that, else in float32.
     """
     rest = precision
     if precision == torch.int8:

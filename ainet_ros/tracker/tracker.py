@@ -23,7 +23,7 @@ from ainet_ros.network.model import Template
 
 from . import weights
 from .crop import Box, Image, Window, extract, window
-from .device import compute_in, resolve, resolve_precision, translate
+from .device import convert, resolve, resolve_precision, translate
 from .onnx import SUFFIX as ONNX_SUFFIX
 from .onnx import OnnxNetwork
 
@@ -109,14 +109,15 @@ class Tracker:
     of the network; `init` and `track` follow one that the tracker keeps. Not thread safe: one
     owner.
 
-    A target is LOST when its score falls under `lost_below`, or, where its box jumps (further than
-    `JUMP`, and than its steps before), under `USUAL_SHARE` of what it usually was: that is another
-    one that looks like it. (Where `lost_below` is 0, only a score that is no number loses it.) In
-    each pair it is then looked for in windows of the size it had (`search_windows`, shared by all
-    that are LOST, two at least): where it was last believed to be, and places around that, further
-    away in each pair, until the whole image was looked at and it begins anew. Where the score
-    reaches `found_above`, and `USUAL_SHARE` of what it usually was, the next pair is looked at
-    there alone; after `CONFIRMED_IN` pairs in a row the target is TRACKING.
+    Not in the paper: a target becomes LOST when its score falls under `lost_below`, or when its
+    box jumps (further than `JUMP`, and than `LONGEST_STEPS` times its longest recent step) with a
+    score under `USUAL_SHARE` of its running mean: that is probably another one that looks like it.
+    (Where `lost_below` is 0, only a score that is no number loses it.) In each pair it is then
+    looked for in windows of the size it had (`search_windows`, shared by all that are LOST, two at
+    least): where it was last believed to be, and places around that, further away in each pair,
+    until the whole image was looked at and it begins anew. Where the score reaches `found_above`,
+    and `USUAL_SHARE` of what it usually was, the next pair is looked at there alone; after
+    `CONFIRMED_IN` pairs in a row the target is TRACKING.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class Tracker:
         """
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
-        self._autocast = compute_in(precision, self.network, self.device)
+        self._autocast = convert(precision, self.network, self.device)
         self._match = self.network.match
         if compile or precision == torch.int8:
             self._match = translate(self._match, self.device)
@@ -273,7 +274,7 @@ class Tracker:
         prepared = time.perf_counter()
         with self._autocast:
             output = self._match(batched(templates), self._search)
-        # The window prefers the middle; the score that is reported is the network's own.
+        # The Hann window favours the middle; the score that is reported is the network's own.
         chosen = output.score_map * self._hann  # (windows, 1, F, F)
         found = decode(chosen, output.size_map, output.offset_map)  # (windows, 4)
         best = chosen.flatten(1).argmax(dim=1, keepdim=True)  # (windows, 1)

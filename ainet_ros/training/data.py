@@ -45,7 +45,8 @@ LEAST_CONTENT = 25.0
 CLEARED = 0.5
 """Share of the samples without a target in which it is covered with what is beside it."""
 MARKED = 0.12
-"""Share of those with a target in which another place is, so that the traces tell nothing."""
+"""Share of those with a target in which another place is covered, so that traces of covering tell
+less."""
 KINDS = {"person": 0.60, "car": 0.25, "bicycle": 0.15}
 """Shares of the pasted objects; the share of any other kind is OTHERS."""
 OTHERS = 0.15
@@ -97,8 +98,8 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         template_size, search_size: T and S in pixels.
         template_factor, search_factor: side of the crops over the target's sqrt(w * h).
         centre_jitter, scale_jitter: of the search region, as OSTrack has them: its centre lies
-            off the target by up to half of centre_jitter * sqrt(w * h) on each axis, its size is
-            scaled by exp(scale_jitter * normal).
+            off the target by up to half of centre_jitter * sqrt(w * h) on each axis, w and h
+            those of the box scaled by exp(scale_jitter * normal).
         near: share of the samples with a quarter of that jitter: the target lies about where it
             was, as from one frame to the next, and its look-alikes do not; 0 as published.
         template_centre_jitter, template_scale_jitter: the same of the box that the template is
@@ -376,7 +377,7 @@ class TrainingData(Dataset[dict[str, Tensor]]):
             )
         )
         beside_later = tuple(
-            layer for layer in beside_later if not _near(layer.box(), second_box, 0.35)
+            layer for layer in beside_later if not _overlaps(layer.box(), second_box, 0.35)
         )
         layers = [*beside_later, second] if present else [*beside_later]
         if present and rng.random() < 0.2:
@@ -614,11 +615,11 @@ def _elsewhere(rng: Rng, box: Box, avoid: Box, shape: tuple[int, ...]) -> Box:
     return float(to[0] - w / 2), float(to[1] - h / 2), w, h
 
 
-def _near(a: Box, b: Box, overlap: float = 0.0) -> bool:
+def _overlaps(a: Box, b: Box, share: float) -> bool:
     """Whether two boxes overlap by more than a share of the smaller one."""
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    return width > 0 and height > 0 and width * height > overlap * min(a[2] * a[3], b[2] * b[3])
+    return width > 0 and height > 0 and width * height > share * min(a[2] * a[3], b[2] * b[3])
 
 
 def _complete(picture: Image, translation: synthesis.Translation, dead: bool) -> Image:

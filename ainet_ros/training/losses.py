@@ -54,13 +54,16 @@ def losses(
     weights: LossWeights,
     box_at: str,
     truth_as: str = "exact",
-    targets: Tensor | None = None,
+    target_count: Tensor | None = None,
 ) -> Losses:
-    """box: (batch, 4) cx, cy, w, h; present: (batch,) bool, False where there is no target.
+    """The loss of a batch, weighted, and its terms.
 
-    Every term but the last is a sum over `targets`, by default the number of targets in the
-    batch, at least 1. Where processes share a batch it is the mean of their numbers: their mean
-    is then the loss of the whole batch.
+    box: (batch, 4) cx, cy, w, h in fractions of the search region; present: (batch,) bool, False
+    where there is no target.
+
+    giou, l1 (of the corners), focal and iou are sums divided by `target_count`, a scalar: by
+    default the samples with a target, at least 1. Processes that share a batch pass the mean of
+    their counts: the mean of their losses is then that of the whole batch.
 
     The box terms look at one cell: with `box_at="peak"` that of the highest score, as published;
     with "truth" the best of the 3x3 cells around the target's centre, which does not teach a
@@ -75,7 +78,7 @@ def losses(
     score_map = output.score_map.float()
     make_targets = published_targets if truth_as == "published" else gaussian_targets
     heat = make_targets(box, present, score_map.shape[-1])
-    count = present.sum().clamp(min=1) if targets is None else targets
+    count = present.sum().clamp(min=1) if target_count is None else target_count
     focal = focal_loss(score_map, heat) / count
     around = around_centre(box, heat.shape[-1])
     presence = presence_loss(score_map, around, present)
@@ -150,7 +153,7 @@ def published_targets(box: Tensor, present: Tensor, side: int) -> Tensor:
     that of an earlier CornerNet, which divides the roots of its equations by 2 alone.
     """
     cell = (box[:, :2] * side).round()
-    radius = gaussian_radius(box[:, 2:] * side, by_two_alone=True)
+    radius = gaussian_radius(box[:, 2:] * side, published=True)
     return gaussians(cell, radius, present, side)
 
 
@@ -163,17 +166,18 @@ def gaussians(cell: Tensor, radius: Tensor, present: Tensor, side: int) -> Tenso
     return (spread * inside * present[:, None, None])[:, None]
 
 
-def gaussian_radius(size: Tensor, *, by_two_alone: bool = False) -> Tensor:
+def gaussian_radius(size: Tensor, *, published: bool = False) -> Tensor:
     """CornerNet's radius in cells for boxes of `size` (batch, 2: w, h in cells), rounded down.
 
-    by_two_alone: as it had it at first: the roots are (b + sqrt(b^2 - 4ac)) / 2, without a.
+    published: as OSTrack's code has it from an earlier CornerNet, whose roots are
+    (b + sqrt(b^2 - 4ac)) / 2, without a.
     """
     w, h = size.clamp(min=0.1).unbind(1)
     o = MIN_OVERLAP
-    # A shift of both corners outwards, inwards, or one each: three quadratic equations.
+    # r1: one corner moves out, one in; r2: both in; r3: both out. Each a quadratic equation.
     both = h + w
     area = w * h
-    if by_two_alone:
+    if published:
         # The third is the least of them.
         root = (4 * o**2 * both**2 + 16 * o * (1 - o) * area).sqrt()
         return ((root - 2 * o * both) / 2).clamp(min=0).floor()
@@ -192,7 +196,11 @@ def focal_loss(score_map: Tensor, heat: Tensor) -> Tensor:
 
 
 def presence_loss(score_map: Tensor, around: Tensor, present: Tensor) -> Tensor:
-    """Mean cross-entropy of the score that decides: (batch, 1, F, F), twice, and (batch,)."""
+    """Mean of -log(the highest score around the target's centre) where it is present, else of
+    -log(1 - the highest score of all).
+
+    score_map, around: (batch, 1, F, F); present: (batch,) bool.
+    """
     there = (score_map * around).flatten(1).amax(dim=1)  # (batch,)
     anywhere = score_map.flatten(1).amax(dim=1)  # (batch,)
     return -torch.where(present, there.log(), (1 - anywhere).log()).mean()

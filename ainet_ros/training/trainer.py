@@ -82,7 +82,10 @@ class Trainer:
         return self.output / "checkpoint.pt"
 
     def run(self) -> None:
-        """Train to the last step, or to the end of the process: nothing but time is lost then."""
+        """Train to the last step, or to the end of the process: nothing but time is lost then.
+
+        Raises ValueError where a gradient is not finite, OSError where a file cannot be written.
+        """
         config, first = self.config, self.processes.first
         log = Log(self.output, self.step) if first else None
         if first:
@@ -133,7 +136,10 @@ class Trainer:
         )
 
     def optimize(self, batch: Batch) -> Losses:
-        """One step of the optimizer at the rate that the run has come to."""
+        """One step of the optimizer at the rate that the run has come to.
+
+        Raises ValueError where the gradient is not finite.
+        """
         scale = self._schedule()
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * scale

@@ -56,8 +56,8 @@ class BagSource(Source):
     """Two image topics of a bag, each RGB image paired with the nearest thermal one.
 
     Images pair where each is the other's nearest and their stamps differ by at most `SLOP`; the
-    others are left out. Stamps are those of the headers, or the times of recording where a
-    topic's headers carry none. `boxes` is None.
+    others are left out. Stamps are those of the headers, or the times of recording for both
+    where the headers of one topic carry none. `boxes` is None.
 
     Args:
         pairs: RGB and thermal stamps of the pairs to read instead, in this order, 0 for a silent
@@ -67,7 +67,8 @@ class BagSource(Source):
         present: (K,) the indices in `pairs` of those that the bag has.
 
     Raises:
-        ValueError: the rate is none, the bag cannot be read, or it has no such images.
+        ValueError: the rate is not positive and finite, the bag cannot be read, or it has no such
+            images.
     """
 
     def __init__(

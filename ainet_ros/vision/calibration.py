@@ -48,8 +48,8 @@ class Found:
     """A calibration, and how good it is.
 
     Attributes:
-        error: root of the mean square distance of the points, or of the tiles' middles, from where
-            it maps them, pixels of the RGB image.
+        error: root of the mean square distance of the `used` points, or middles of tiles, from
+            where it maps them, pixels of the RGB image.
         used, given: points or tiles that agree with it, and all that were compared.
     """
 
@@ -185,8 +185,8 @@ def picture(rgb: Image, warped: Image) -> Image:
 
 
 def directions(image: Image, width: int) -> npt.NDArray[np.float32]:
-    """The edges of an image shrunk to `width`: (height, width, 2), the direction with the angle
-    doubled, as long as the edge is strong in units of its surroundings'.
+    """The edges of an image shrunk to `width`: (height, width, 2), (cos 2a, sin 2a) of the angle a
+    of each pixel's gradient, times how strong it is beside its surroundings.
     """
     size = _shrunk(image.shape[1::-1], width)
     small: Any = cv2.resize(_grey(image), size, interpolation=cv2.INTER_AREA).astype(np.float32)
