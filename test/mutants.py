@@ -11,6 +11,7 @@ import argparse
 import ast
 import os
 import random
+import shlex
 import shutil
 import sys
 import time
@@ -88,7 +89,7 @@ def annotations(source):
 
 
 def command(part):
-    return f"{sys.executable} -m pytest -x -q -p no:cacheprovider {part.tests}"
+    return f"{shlex.quote(sys.executable)} -m pytest -x -q -p no:cacheprovider {part.tests}"
 
 
 def enter_copy():

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def main(words=None):
             for name, run in parts.items():
                 try:
                     run(result[name])
-                except (OSError, AssertionError) as error:  # of the nodes, or nothing came
+                except (OSError, AssertionError, subprocess.SubprocessError) as error:
                     result[name].setdefault("faults", []).append(f"the run ended: {error}")
             whole = True
     finally:

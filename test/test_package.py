@@ -181,7 +181,7 @@ def test_track_survives_the_wire(box, score, target, total, second, nanosecond, 
 
 def test_messages_import_without_torch(tmp_path: Path) -> None:
     code = 'import sys, ainet_ros.msg, ainet_ros.srv; print("torch" in sys.modules)'
-    command = f"source {ROOT}/env.sh && python -c '{code}'"
+    command = f"source {shlex.quote(f'{ROOT}/env.sh')} && python -c '{code}'"
     assert run("bash", "-c", command, cwd=tmp_path, **SHELL) == "False\n"
 
 
@@ -190,7 +190,7 @@ def test_env_sh_puts_everything_on_the_path(shell: str, tmp_path: Path) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     command = (
-        f"source {ROOT}/env.sh && command -v python colcon ainet && "
+        f"source {shlex.quote(f'{ROOT}/env.sh')} && command -v python colcon ainet && "
         "python -c 'import ainet_ros.msg, rclpy; print(ainet_ros.__file__)'"
     )
     # errexit: nothing that env.sh runs may fail
