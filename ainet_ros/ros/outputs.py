@@ -157,12 +157,13 @@ class Outputs:
     ) -> None:
         """Boxes and states drawn into the pair. images: as tracked through; quality: of the JPEG,
         1 to 100."""
-        rgb, thermal, note = *images, ""
+        rgb, thermal = images
         if pair.rgb is None:
-            rgb, thermal, note = to_rgb(thermal), None, "DEGRADED: no RGB"
+            picture = draw(to_rgb(thermal), tracks, note="DEGRADED: no RGB")
         elif pair.thermal is None:
-            thermal, note = None, "DEGRADED: no thermal"
-        picture = draw(rgb, tracks, thermal, note=note)
+            picture = draw(rgb, tracks, note="DEGRADED: no thermal")
+        else:
+            picture = draw(rgb, tracks, thermal)
         if self._overlay.get_subscription_count():
             self._overlay.publish(to_image(picture, "rgb8", header))
         if self._compressed.get_subscription_count():
