@@ -24,7 +24,8 @@ if [ "$preset" = small_168 ]; then
     train small_168_2 --weights small_168/weights.safetensors
     train small_168_3 --weights small_168_2/weights.safetensors
     train small_168_4 --weights small_168_3/weights.safetensors
-    last=small_168_4
+    train small_168_5 --weights small_168_4/weights.safetensors
+    last=small_168_5
 fi
 python - "$last/weights.safetensors" "$preset" <<'END'
 import sys
