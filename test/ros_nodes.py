@@ -210,6 +210,9 @@ class Client:
         client = self._clients.get(name)
         if client is None:
             client = self._clients[name] = self.node.create_client(service_type, name)
+            self.spin_until(client.service_is_ready, name)
+            # The service may find the client a little later, and an answer meanwhile is lost.
+            self.spin_for(0.1)
         self.spin_until(client.service_is_ready, name)
         return client.call_async(request)
 
