@@ -4,6 +4,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -17,6 +18,7 @@ from networks import tiny
 from test_benchmarks import LASHER, SAME, write_gtot, write_plain, write_vtuav
 from tqdm import tqdm
 
+import ainet_ros
 from ainet_ros.cli import main
 from ainet_ros.evaluation import failures, metrics, opencv, published, report, runner
 from ainet_ros.evaluation.runner import Runner, Share
@@ -112,6 +114,19 @@ class TestRunner:
         run("other")
         assert len(run.started) == 3
         assert runner.read(run.results, run.sequences[0]).maker == {"tracker": "other"}
+
+    def test_another_program_is_another_maker(self, tmp_path, monkeypatch):
+        weights = tmp_path / "weights.safetensors"
+        weights.write_bytes(b"weights")
+        package = Path(ainet_ros.__file__).parent
+        for part in ("network", "tracker", "vision", "evaluation"):
+            shutil.copytree(package / part, tmp_path / "ainet_ros" / part)
+        here = runner.made_by(weights, stream="both")
+        monkeypatch.setattr(ainet_ros, "__file__", str(tmp_path / "ainet_ros/__init__.py"))
+        assert runner.made_by(weights, stream="both") == here
+        with (tmp_path / "ainet_ros/tracker/tracker.py").open("a") as file:
+            file.write("JUMP = 0.8\n")
+        assert runner.made_by(weights, stream="both")["program"] != here["program"]
 
     def test_results_from_another_start_are_run_again(self, root):
         run = Run(root)

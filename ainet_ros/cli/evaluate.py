@@ -153,7 +153,12 @@ def _tracker(args: argparse.Namespace) -> _Tracker:
         stream = args.stream or "both"
         of_stream = {"both": "", "rgb": ", rgb alone", "thermal": ", thermal alone"}
         label = Path(name).stem + of_stream.get(stream, f", {stream.replace('-', ' ')}")
-        maker = made_by(weights.find(name), precision=args.precision, stream=stream)
+        maker = made_by(
+            weights.find(name),
+            thresholds=list(weights.thresholds(name)),  # which go by the name
+            precision=args.precision,
+            stream=stream,
+        )
         return _Tracker(label, stream, partial(make_tracker, args), maker)
 
     import cv2
