@@ -126,8 +126,8 @@ def test_samples_have_the_promised_form(make: Callable[..., TrainingData]) -> No
         assert torch.equal(sample["search"][1, 0], sample["search"][1, 2])
         assert sample["box"].shape == sample["template_box"].shape == (4,)
         cx, cy, w, h = sample["template_box"].tolist()
-        # A template spans twice the target, give or take the inexact box.
-        assert w * h == pytest.approx(0.25, rel=0.5)
+        # A template spans twice the box that it was cut by, but for whole pixels.
+        assert w * h == pytest.approx(0.25, rel=0.2)
         assert max(abs(cx - 0.5), abs(cy - 0.5)) < 0.06
         if sample["present"]:
             cx, cy, w, h = sample["box"].tolist()
@@ -241,6 +241,47 @@ def test_a_part_of_an_object_blends_in(monkeypatch: pytest.MonkeyPatch) -> None:
         assert abs(blent[middle] - 70) < 0.6 * abs(plain[middle] - 70)
 
 
+def test_a_template_is_cut_by_the_box_that_its_prompt_tells(
+    make: Callable[..., TrainingData],
+) -> None:
+    samples, box = make(), (200.0, 100.0, 40.0, 90.0)
+    drawn = []
+    for seed in range(40):
+        window, prompt = samples._template(np.random.default_rng(seed), box)
+        assert prompt[0] == pytest.approx(0.5, abs=0.01)
+        assert prompt[1] == pytest.approx(0.5, abs=0.01)
+        assert prompt[2] * prompt[3] == pytest.approx(0.25, rel=0.05)
+        drawn.append(window.to_image(prompt))
+    # Off by up to half of a tenth of the side, and larger or smaller by a twentieth or so.
+    offsets = np.subtract(drawn, box)[:, :2]
+    assert 2 < np.abs(offsets).max() < 12
+    assert 0.02 < np.std(np.log(np.array(drawn)[:, 2] / 40)) < 0.1
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_look_alikes_pass_before_the_target_or_behind_it(
+    make: Callable[..., TrainingData], monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setattr(data, "IN_FRONT", share)
+    monkeypatch.setattr(data, "_LOOK_ALIKES", [0, 0, 0, 0, 1.0])
+    # A target lies in both scenes; what stands beside it is drawn behind it in the first.
+    places, look = [], TrainingData._look
+
+    def spy(self, rng, first, box, second, second_box):  # type: ignore[no-untyped-def]
+        whole = [np.abs(np.subtract(layer.box(), second_box)).max() for layer in second.layers]
+        if min(whole) == 0:  # else the frame cuts a part of the target off
+            places.append((whole.index(0), len(whole)))
+        return look(self, rng, first, box, second, second_box)
+
+    monkeypatch.setattr(TrainingData, "_look", spy)
+    samples = make(mix={"still": 0, "paste": 1, "video": 0}, absent=0.0)
+    for i in range(20):
+        samples[i]
+    assert sum(layers for _, layers in places) > 40
+    for at, layers in places:
+        assert at == 0 if share else at >= layers - 2  # an occluder may come after it
+
+
 def test_near_targets_lie_about_where_the_last_box_was(
     make: Callable[..., TrainingData],
 ) -> None:
@@ -271,6 +312,26 @@ def test_the_box_of_a_layer_is_that_of_its_pixels() -> None:
         assert layer.box() == pytest.approx(found, abs=1.2)
 
 
+@pytest.mark.parametrize("corner", [(0, 40), (200, 90), (60, 0), (150, 198)])
+def test_the_frame_cuts_off_a_layer_and_its_box(corner: tuple[int, int]) -> None:
+    mask = np.full((60, 40), 255, np.uint8)
+    place = synthesis.about((20, 30), corner, (1.0, 1.0), 4)
+    layer = synthesis.Layer(np.full((60, 40, 4), 255, np.uint8), mask, place)
+    camera = synthesis.about((100, 100), (100, 100), (0.98, 0.98), 3)
+    scene = synthesis.Scene(np.full((200, 200, 4), 50, np.uint8), camera, (layer,))
+    picture = scene.render(crop.Window(-50, -50, 300), 300)
+    frame = synthesis.Scene(scene.background, camera).render(crop.Window(-50, -50, 300), 300)
+    assert not picture[frame[..., 0] == 0].any()
+    rows, columns = np.nonzero(picture[..., 3] >= 192)
+    found = columns.min() - 50, rows.min() - 50, np.ptp(columns) + 1, np.ptp(rows) + 1
+    assert scene.box(layer) == pytest.approx(found, abs=1.5)
+    w, h = layer.box()[2:]
+    assert w * h > 1.3 * found[2] * found[3]
+    away = synthesis.Layer(layer.patch, mask, synthesis.about((20, 30), (-80, 100), (1, 1)))
+    with pytest.raises(ValueError, match="outside of the frame"):
+        scene.box(away)
+
+
 @pytest.mark.parametrize("window", [crop.Window(30, 20, 60), crop.Window(-10, 50, 91)])
 def test_a_scene_is_cut_as_the_tracker_cuts_a_frame(window: crop.Window) -> None:
     frame = np.dstack([textured(1), textured(2)[..., 0]])
@@ -282,7 +343,10 @@ def test_a_scene_is_cut_as_the_tracker_cuts_a_frame(window: crop.Window) -> None
         assert np.quantile(difference, 0.97) <= 2
 
 
-def test_only_one_modality_fails_and_padding_stays_black() -> None:
+def test_only_one_modality_fails_and_padding_stays_black(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(degradation, "VEILED", 0.0)
     severe = {**INTACT["severe"], "dead": 1.0}
     damage = data._degradation({**INTACT, "severe": severe, "smoke_on_rgb": 0.5})
     failed = set()
@@ -311,7 +375,10 @@ def test_modalities_change_alike_on_request(shared: bool) -> None:
 
 
 @pytest.mark.parametrize("name", vars(degradation.Severities()))
-def test_each_severe_degradation_hides_one_modality(name: str) -> None:
+def test_each_severe_degradation_hides_one_modality(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(degradation, "VEILED", 0.0)
     severe = {**INTACT["severe"], name: 1.0}
     damage = data._degradation({**INTACT, "severe": severe})
     for seed in range(6):
@@ -328,6 +395,28 @@ def test_a_modality_that_shows_nothing_spares_the_other() -> None:
     search = picture.copy()
     damage.apply(np.random.default_rng(0), picture[:48, :48].copy(), search, picture)
     assert np.array_equal(search, picture)
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_thin_smoke_may_lie_before_the_camera_that_is_left(
+    died: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thermal camera shows nothing, or dies in the sample; RGB is veiled, but not hidden."""
+    monkeypatch.setattr(degradation, "VEILED", 1.0)
+    severe = {**INTACT["severe"], "dead" if died else "smoke": 1.0}
+    damage = data._degradation({**INTACT, "severe": severe, "smoke_on_rgb": 0.0 if died else 1.0})
+    thermal = textured(2)[..., 0] if died else np.full((HEIGHT, WIDTH), 40, np.uint8)
+    picture = np.dstack([textured(1), thermal])[:96, :96].copy()
+    lost = []
+    for seed in range(30):
+        search, template = picture.copy(), picture[:48, :48].copy()
+        damage.apply(np.random.default_rng(seed), template, search, picture)
+        assert np.array_equal(template[..., :3], picture[:48, :48, :3])
+        assert (search[..., :3] != picture[..., :3]).any()
+        assert (search[..., 3] != picture[..., 3]).any() == died
+        seen = np.corrcoef(search[..., 1].ravel(), picture[..., 1].ravel())[0, 1]
+        lost.append(1 - seen)
+    assert 0.01 < np.median(lost) < 0.5
 
 
 def test_warm_persons_are_found_and_tracked(make: Callable[..., TrainingData]) -> None:

@@ -55,11 +55,13 @@ THINGS = 0.25
 OUTLINED = 0.40
 """Share of the pasted persons that have an outline of their own; most of the others wear one."""
 BORROWED = 0.75
+IN_FRONT = 0.33
+"""Share of the pasted targets that pass behind their look-alikes rather than in front."""
 ATTEMPTS = 10
 """Frames that cannot be read, one after another, before a run ends."""
 NEAR = 0.25
 """Share of the jitter of the search region that a sample with the target near keeps."""
-DEAD_STREAM = 0.15
+DEAD_STREAM = 0.25
 """Share of one-modality videos whose other stream is black rather than imitated."""
 
 
@@ -84,10 +86,11 @@ class TrainingData(Dataset[dict[str, Tensor]]):
 
     A sample is a dict of
         template       (2, 3, T, T) uint8, modality 0 RGB, 1 thermal (three equal channels)
-        template_box   (4) float32, cx, cy, w, h of the target, in fractions of the template
+        template_box   (4) float32, cx, cy, w, h of the target as a user would draw it (moved and
+                       scaled a little), in fractions of the template
         search         (2, 3, S, S) uint8
-        box            (4) float32, the same in the search region; 0 where the target is absent.
-                       It may reach over the region's edge, its centre does not
+        box            (4) float32, the exact one in the search region; 0 where the target is
+                       absent. It may reach over the region's edge, its centre does not
         present        bool, whether the target is in the search region
 
     Args:
@@ -102,8 +105,8 @@ class TrainingData(Dataset[dict[str, Tensor]]):
             those of the box scaled by exp(scale_jitter * normal).
         near: share of the samples with a quarter of that jitter: the target lies about where it
             was, as from one frame to the next, and its look-alikes do not; 0 as published.
-        template_centre_jitter, template_scale_jitter: the same of the box that the template is
-            cut by, since users draw inexact boxes; 0 as published.
+        template_centre_jitter, template_scale_jitter: the same of the template's box, since
+            users draw inexact ones; 0 as published.
         absent: share of samples without the target.
         largest_gap: frames between the two pictures of a video.
         videos, stills, crops: the parts and their options, see `Parts.of`.
@@ -270,20 +273,24 @@ class TrainingData(Dataset[dict[str, Tensor]]):
 
     # The windows of a target.
 
-    def _template_window(self, rng: Rng, box: Box) -> crop.Window:
-        return _window(rng, box, self.template_factor, *self.template_jitter)
+    def _template(self, rng: Rng, box: Box) -> tuple[crop.Window, Box]:
+        """The window of a template, and the box as a user would draw it, in its fractions."""
+        drawn = _jittered(rng, box, *self.template_jitter)
+        window = crop.window(drawn, self.template_factor)
+        return window, window.to_crop(drawn)
 
     def _search_window(self, rng: Rng, box: Box) -> crop.Window:
         share = NEAR if self.near and rng.random() < self.near else 1.0
         centre_jitter, scale_jitter = self.centre_jitter * share, self.scale_jitter * share
-        return _window(rng, box, self.search_factor, centre_jitter, scale_jitter)
+        return crop.window(_jittered(rng, box, centre_jitter, scale_jitter), self.search_factor)
 
     def _look(self, rng: Rng, first: Scene, box: Box, second: Scene, second_box: Box) -> View:
         """The template of one scene and the search region of another."""
-        template, search = self._template_window(rng, box), self._search_window(rng, second_box)
+        template, template_box = self._template(rng, box)
+        search = self._search_window(rng, second_box)
         return View(
             first.render(template, self.template_size),
-            template.to_crop(box),
+            template_box,
             second.render(search, self.search_size),
             search.to_crop(second_box),
         )
@@ -344,7 +351,8 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         centre = rng.uniform(0.08, 0.92, 2) * (width, height)
         surroundings = _around(background, centre, 2 * side)
         patch = synthesis.settle(rng, patch, mask, surroundings)
-        step = np.clip(centre + rng.normal(0, 1.2 * side, 2), 0, (width, height))
+        moved = centre + rng.normal(0, 1.2 * side, 2)
+        step = np.clip(moved, 0.2 * side, np.array([width, height]) - 0.2 * side)
         zoom = np.exp(rng.normal(0, 0.2))
         camera = synthesis.about(
             tuple(step), tuple(step), (np.exp(rng.normal(0, 0.1)),) * 2, rng.normal(0, 3)
@@ -358,13 +366,14 @@ class TrainingData(Dataset[dict[str, Tensor]]):
 
         first = _placed(rng, patch, mask, centre, side, kind)
         second = _placed(rng, patch, mask, step, side * zoom, kind)
-        box, second_box = first.box(), second.box()
+        box = Scene(background, _IDENTITY).box(first)
+        second_box = Scene(background, camera).box(second)
         beside, beside_later = (
             tuple(
                 _placed(rng, *other, at + offset * side * scale, size * scale, kind)
-                for other, size, offset in zip(others, sizes, moved, strict=True)
+                for other, size, offset in zip(others, sizes, where, strict=True)
             )
-            for at, scale, moved in (
+            for at, scale, where in (
                 (centre, 1.0, offsets),
                 (
                     step,
@@ -379,7 +388,10 @@ class TrainingData(Dataset[dict[str, Tensor]]):
         beside_later = tuple(
             layer for layer in beside_later if not _overlaps(layer.box(), second_box, 0.35)
         )
-        layers = [*beside_later, second] if present else [*beside_later]
+        layers = [*beside_later]
+        if present:
+            # They hide a third of it at most, each; the box stays that of the whole.
+            layers.insert(0 if rng.random() < IN_FRONT else len(layers), second)
         if present and rng.random() < 0.2:
             layers.append(self._occluder(rng, background, second_box))
         if not present and not layers and rng.random() < 0.6:
@@ -474,7 +486,7 @@ class TrainingData(Dataset[dict[str, Tensor]]):
             box = _tuple(other.boxes[second])
             if other is track:
                 box = _elsewhere(rng, box, box, self.recordings.frame(other, second).shape)
-        template = self._template_window(rng, template_box := _tuple(track.boxes[first]))
+        template, template_box = self._template(rng, _tuple(track.boxes[first]))
         search = self._search_window(rng, box)
         pictures = []
         for shown, number, window, size in (
@@ -488,7 +500,7 @@ class TrainingData(Dataset[dict[str, Tensor]]):
                 inside
             ]
             pictures.append(picture)
-        return View(pictures[0], template.to_crop(template_box), pictures[1], search.to_crop(box))
+        return View(pictures[0], template_box, pictures[1], search.to_crop(box))
 
 
 _R = TypeVar("_R", Still, Track)
@@ -523,17 +535,15 @@ def _degradation(options: Mapping[str, Any]) -> Degradation:
         raise ValueError(f"degradation: {error}") from None
 
 
-def _window(
-    rng: Rng, box: Box, factor: float, centre_jitter: float, scale_jitter: float
-) -> crop.Window:
-    """The window of the box, moved and scaled."""
+def _jittered(rng: Rng, box: Box, centre_jitter: float, scale_jitter: float) -> Box:
+    """The box, moved and scaled."""
     x, y, w, h = box
     scale = np.exp(rng.standard_normal() * scale_jitter)
     reach = np.sqrt(w * h) * scale * centre_jitter
     cx = x + w / 2 + reach * (rng.random() - 0.5)
     cy = y + h / 2 + reach * (rng.random() - 0.5)
     w, h = w * scale, h * scale
-    return crop.window((cx - w / 2, cy - h / 2, w, h), factor)
+    return cx - w / 2, cy - h / 2, w, h
 
 
 def _region(rng: Rng, picture: Image) -> tuple[Box, float]:

@@ -3,8 +3,9 @@
 """What happens to cameras: light, noise, blur, and one modality that fails.
 
 Fusion pays only where the network has seen each modality fail while the other went on. A
-severe degradation therefore falls on one modality of a sample, never on both. Pictures are
-(S, S, 4) uint8, RGB and thermal, and are changed in place.
+severe degradation therefore falls on one modality of a sample, never on both; only thin smoke
+may lie before the one that is left. Pictures are (S, S, 4) uint8, RGB and thermal, and are
+changed in place.
 """
 
 from __future__ import annotations
@@ -121,6 +122,9 @@ class Degradation:
         )
         if texture[0 if on_thermal else 1] < LEAST_TEXTURE:
             # The other modality shows nothing already.
+            if severe == "smoke" and texture[1 if on_thermal else 0] >= LEAST_TEXTURE:
+                smoke(rng, THIN)(rng, search, THERMAL if on_thermal else RGB)
+                return
             if severe in ("night", "glare", "crossover"):
                 return
             on_thermal = not on_thermal
@@ -141,6 +145,8 @@ class Degradation:
         change = _SEVERE[severe](rng)
         for image in (search, template) if on_template else (search,):
             change(rng, image, part)
+        if severe == "dead" and rng.random() < VEILED:
+            smoke(rng, THIN)(rng, search, RGB if on_thermal else THERMAL)
 
 
 def textures(region: Image) -> tuple[float, float]:
@@ -151,11 +157,17 @@ def textures(region: Image) -> tuple[float, float]:
 Change = Callable[[Rng, Image, slice], None]
 
 
-def smoke(rng: Rng) -> Change:
-    """A smooth veil of 30 to 100 % opacity: grey, at times white or black, in RGB; in thermal,
-    of the mean warmth.
+THIN = 0.15, 0.6
+"""The opacity of smoke that leaves its camera the only one that shows something."""
+VEILED = 0.35
+"""Share of the pairs with a dead camera in which such smoke lies before the other one."""
+
+
+def smoke(rng: Rng, opacities: tuple[float, float] = (0.3, 1.0)) -> Change:
+    """A smooth veil of so much opacity: grey, at times white or black, in RGB; in thermal, of the
+    mean warmth.
     """
-    opacity = rng.uniform(0.3, 1.0)
+    opacity = rng.uniform(*opacities)
     unevenness = rng.uniform(0.1, 0.9)
     color = rng.choice(
         [rng.uniform(90, 220), rng.uniform(200, 250), rng.uniform(0, 40)], p=[0.7, 0.12, 0.18]

@@ -42,10 +42,7 @@ class Layer:
         corners = np.concatenate(
             [np.stack([x, y], axis=1) for x in (left, right) for y in (rows, rows + 1)]
         ).astype(np.float64)
-        placed = corners @ self.place[:, :2].T + self.place[:, 2]
-        x0, y0 = placed.min(axis=0)
-        x1, y1 = placed.max(axis=0)
-        return float(x0), float(y0), float(x1 - x0), float(y1 - y0)
+        return _bounds(_mapped(self.place, corners))
 
 
 @dataclass(frozen=True)
@@ -68,16 +65,48 @@ class Scene:
         canvas = warp(self.background, compose(to_crop, self.camera), (drawn, drawn))
         for layer in self.layers:
             _draw(canvas, layer, compose(to_crop, layer.place))
+        # A camera cuts off what leaves its frame: the padding is drawn after it.
+        frame = np.full(self.background.shape[:2], 255, np.uint8)
+        canvas[warp(frame, compose(to_crop, self.camera), (drawn, drawn)) < INSIDE] = 0
         if drawn != size:
             canvas = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_LINEAR)
         return canvas
+
+    def box(self, layer: Layer) -> Box:
+        """The tight box of what the background's frame leaves of a layer: x, y, w, h in pixels of
+        the scene. Raises ValueError where that is nothing.
+        """
+        height, width = self.background.shape[:2]
+        rows, columns = np.nonzero(layer.mask >= INSIDE)
+        # The corners of the pixels, not their centres, bound the object.
+        corners = np.concatenate(
+            [np.stack([columns + x, rows + y], axis=1) for x in (0, 1) for y in (0, 1)]
+        ).astype(np.float64)
+        placed = _mapped(layer.place, corners)
+        seen = _mapped(cv2.invertAffineTransform(self.camera), placed)
+        inside = ((seen >= 0) & (seen <= (width, height))).all(axis=1)
+        if not inside.any():
+            raise ValueError("the layer lies outside of the frame")
+        return _bounds(placed[inside])
+
+
+def _mapped(place: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points (N, 2) by an affine map."""
+    return points @ place[:, :2].T + place[:, 2]
+
+
+def _bounds(points: NDArray[np.float64]) -> Box:
+    """The box x, y, w, h around points (N, 2)."""
+    x0, y0 = points.min(axis=0)
+    x1, y1 = points.max(axis=0)
+    return float(x0), float(y0), float(x1 - x0), float(y1 - y0)
 
 
 def _draw(canvas: Image, layer: Layer, place: Affine) -> None:
     """Blends a layer into the canvas (H, W, 4), where it lies in it."""
     height, width = layer.mask.shape
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
-    placed = corners @ place[:, :2].T + place[:, 2]
+    placed = _mapped(place, corners)
     x0, y0 = np.maximum(np.floor(placed.min(axis=0)).astype(int), 0)
     x1, y1 = np.minimum(np.ceil(placed.max(axis=0)).astype(int), canvas.shape[1::-1])
     if x0 >= x1 or y0 >= y1:
