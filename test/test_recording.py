@@ -3,6 +3,7 @@
 """Runs of real nodes that the recorder wrote, read back and repeated."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -450,6 +451,26 @@ def test_a_part_that_could_not_be_begun_is_tried_again(tmp_path, types, monkeypa
     status = write(tmp_path / "bags", types, 3)
     assert (status.dropped, status.messages, status.trouble) == (1, 2, "")
     assert stamps(status.run) == [2, 3]
+
+
+def test_a_recording_that_is_deleted_meanwhile_begins_anew(tmp_path, types, monkeypatch):
+    monkeypatch.setattr("ainet_ros.ros.parts.RETRY_S", 0.0)
+    writer = PartWriter(RecorderParameters(folder=str(tmp_path / "bags"), **SMALL), types)
+    writer.keep_parameters("slop: 0.1")
+    writer.put([Message(RGB, an_image(1))])
+    while writer.status.messages < 1:
+        time.sleep(0.01)
+    shutil.rmtree(writer.status.run)
+    writer.put([Message(RGB, an_image(2))])
+    while not writer.status.trouble:
+        time.sleep(0.01)
+    assert "has been deleted or moved" in writer.status.trouble
+    writer.put([Message(RGB, an_image(3))])
+    writer.close(30.0)
+    status = writer.status
+    assert (status.messages, status.dropped, status.trouble) == (2, 1, "")
+    assert stamps(status.run) == [3]
+    assert (status.run / "parameters.yaml").read_text() == "slop: 0.1"
 
 
 def test_parameters_that_could_not_be_written_are_written_later(tmp_path, types, monkeypatch):

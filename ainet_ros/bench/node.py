@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
 from numpy.typing import NDArray
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import Header
 
@@ -63,6 +63,14 @@ class Listener(Node):
         self.init = self.create_client(InitTarget, "ainet/init")
         self.create_subscription(Header, "replay_camera/frame", self._on_frame, DEPTH)
         self.create_subscription(Track, "ainet/track", self._on_track, DEPTH)
+        # rclpy.spin_once would add the node to an executor, and take it out, at every message.
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+
+    def spin(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self._executor.spin_once(left)
 
     def clear(self) -> None:
         self.published.clear()
@@ -200,9 +208,7 @@ class Rig:
             self._spin(0.1)
 
     def _spin(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            rclpy.spin_once(self.listener, timeout_sec=left)
+        self.listener.spin(seconds)
         self.processes.check(["tracker_node", "replay_camera"])
 
     def _cpu_s(self) -> float:

@@ -83,12 +83,13 @@ class PartWriter:
         self._queue: deque[Sequence[Message]] = deque()
         self._queued = 0  # bytes
         self._stop_by: float | None = None
-        self._parameters: str | None = None  # to be written
+        self._parameters: str | None = None
         self._status = Status(None, 0, 0, 0, 0, "")
         # The thread's own.
         self._bag: Writer | None = None
         self._connections: dict[Topic, Connection] = {}
         self._in_part = 0  # bytes
+        self._written: str | None = None  # of the parameters
         self._last_ns = 0
         self._retry_at = 0.0
         self._thread = threading.Thread(target=self._run, name="writing", daemon=True)
@@ -153,6 +154,7 @@ class PartWriter:
             return
         try:
             self._check_free()
+            self._check_there()
             bag = self._bag or self._begin()
             self._write_parameters(bag.path.parent)
             for message in messages:
@@ -183,6 +185,16 @@ class PartWriter:
                 str(self._folder),
             )
 
+    def _check_there(self) -> None:
+        """Raises FileNotFoundError where the part was deleted: its file takes what nobody will
+        read."""
+        if self._bag is not None and not self._bag.path.exists():
+            raise FileNotFoundError(
+                errno.ENOENT,
+                "what was recorded has been deleted or moved, recording begins anew",
+                str(self._bag.path),
+            )
+
     def _begin(self) -> Writer:
         run = self._status.run or self._new_run()
         self._make_room(run)
@@ -203,12 +215,11 @@ class PartWriter:
     def _write_parameters(self, run: Path) -> None:
         with self._changed:
             text = self._parameters
-        if text is None:
+        path = run / PARAMETERS
+        if text is None or (text == self._written and path.exists()):
             return
-        write_whole(run / PARAMETERS, text.encode())
-        with self._changed:
-            if self._parameters is text:  # else there is a newer one
-                self._parameters = None
+        write_whole(path, text.encode())
+        self._written = text
 
     def _new_run(self) -> Path:
         run = self._folder / time.strftime(RUN_NAME)
