@@ -667,6 +667,29 @@ def test_the_rate_of_the_overlay_is_limited(ros):
         ros.node.destroy_subscription(look)
 
 
+def test_the_style_of_the_overlay_changes_while_it_runs(ros):
+    pictures = []
+    look = ros.node.create_subscription(Image, "ainet/overlay", pictures.append, 10)
+    assert ros.set_parameter("ainet", overlay_rate=0.0)[0].successful
+    try:
+        ros.spin_until(lambda: _connected(ros, look), "overlay topic")
+        shown = {}
+        for style in ("rgb", "thermal", "blend", "inset"):
+            assert ros.set_parameter("ainet", overlay_style=style)[0].successful
+            last = ros.publish(*PAIRS[0])
+            ros.spin_until(lambda last=last: pictures and pictures[-1].header == last, "overlay")
+            shown[style] = decode(pictures[-1]).astype(int)
+        half = (shown["rgb"] + shown["thermal"]) / 2
+        untouched = (shown["rgb"] == PAIRS[0][0]).all(axis=2)  # no words there
+        assert untouched.mean() > 0.5
+        assert np.abs(shown["blend"] - half)[untouched].max() <= 1
+        assert np.abs(shown["thermal"] - shown["rgb"])[untouched].mean() > 5
+        corner = shown["inset"] != shown["rgb"]
+        assert 0 < corner.any(axis=2).mean() < 0.2
+    finally:
+        ros.node.destroy_subscription(look)
+
+
 def _connected(ros, subscription):
     return ros.node.count_publishers(subscription.topic_name) > 0
 

@@ -332,6 +332,19 @@ class TestOverlay:
         assert np.array_equal(self.rgb, before)
         assert not np.array_equal(picture, before)
 
+    @pytest.mark.parametrize("style", overlay.STYLES)
+    def test_styles(self, style):
+        thermal = cv2.resize(self.thermal, (320, 240))
+        thermal[:, :160] = 200
+        hot = cv2.applyColorMap(np.full((1, 1), 200, np.uint8), cv2.COLORMAP_INFERNO)[0, 0, ::-1]
+        picture = overlay.draw(self.rgb[..., ::-1], {}, thermal, style=style)
+        assert picture.shape == self.rgb.shape
+        ground = {"blend": (hot.astype(int) + 90) / 2, "thermal": hot}.get(style, (90, 90, 90))
+        assert picture[240, 100] == pytest.approx(ground, abs=1)
+        assert (picture[450, 500] == 90).all() == (style == "rgb")
+        alone = overlay.draw(self.rgb, {}, style=style)
+        assert (alone[240, 100] == 90).all()
+
     def test_views_in_any_order_are_drawn_on(self):
         bgr = np.full((480, 640, 3), 90, np.uint8)
         picture = overlay.draw(bgr[..., ::-1], {1: track((200, 150, 80, 120))})

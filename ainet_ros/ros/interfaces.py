@@ -107,8 +107,8 @@ TRACKER = Interfaces(
         Interface(
             "~/overlay",
             "sensor_msgs/msg/Image",
-            "The RGB image with boxes, states and the thermal image in the corner; drawn only "
-            "while somebody looks.",
+            "The RGB image with boxes and states, and the thermal image as overlay_style says; "
+            "drawn only while somebody looks.",
         ),
         Interface("~/overlay/compressed", "sensor_msgs/msg/CompressedImage", "The same as JPEG."),
         Interface(

@@ -153,17 +153,18 @@ class Outputs:
         pair: Pair,
         tracks: Mapping[int, Track],
         images: Images,
+        style: str,
         quality: int,
     ) -> None:
-        """Boxes and states drawn into the pair. images: as tracked through; quality: of the JPEG,
-        1 to 100."""
+        """Boxes and states drawn into the pair. images: as tracked through; style: of
+        `overlay.STYLES`; quality: of the JPEG, 1 to 100."""
         rgb, thermal = images
         if pair.rgb is None:
             picture = draw(to_rgb(thermal), tracks, note="DEGRADED: no RGB")
         elif pair.thermal is None:
             picture = draw(rgb, tracks, note="DEGRADED: no thermal")
         else:
-            picture = draw(rgb, tracks, thermal)
+            picture = draw(rgb, tracks, thermal, style=style)
         if self._overlay.get_subscription_count():
             self._overlay.publish(to_image(picture, "rgb8", header))
         if self._compressed.get_subscription_count():

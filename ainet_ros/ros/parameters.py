@@ -16,7 +16,7 @@ from ainet_ros.tracker import Box, weights
 from ainet_ros.tracker.device import DEVICES, PRECISIONS
 from ainet_ros.tracker.tracker import SEARCH_WINDOWS
 from ainet_ros.tracker.weights import FOUND_ABOVE, LOST_BELOW
-from ainet_ros.vision import registration, thermal
+from ainet_ros.vision import overlay, registration, thermal
 
 from .recording import TRANSPORTS, RecorderParameters
 from .table import Table, parameter, to_markdown, to_yaml
@@ -156,6 +156,13 @@ class TrackerParameters(Table):
     )
     overlay_rate: float = parameter(
         10.0, "Most overlay images; 0 draws every pair.", unit="Hz", limits=(0.0, 240.0)
+    )
+    overlay_style: str = parameter(
+        overlay.STYLES[0],
+        "How the overlay shows the thermal image: inset (small, in the corner), blend (half of it "
+        "and half of the RGB image, by which one sees whether they fit), rgb (not at all), "
+        "thermal (alone).",
+        choices=overlay.STYLES,
     )
     overlay_quality: int = parameter(
         80, "JPEG quality of the compressed overlay.", limits=(1, 100)

@@ -596,7 +596,12 @@ class TrackerNode(LifecycleNode):
         self._outputs.times(processing_time_ms=busy_ms, pipeline_latency_ms=latency.total_ms)
         if draws and answer.images is not None:
             self._outputs.overlay(
-                header, pair, answer.tracks, answer.images, self._values.overlay_quality
+                header,
+                pair,
+                answer.tracks,
+                answer.images,
+                self._values.overlay_style,
+                self._values.overlay_quality,
             )
         assert self._health is not None
         self._health.answered(answer.tracks, latency.total_ms, remarks)

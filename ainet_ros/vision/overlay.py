@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: the authors of ainet_ros
-"""The picture that people look at: image, box, score, state and a thermal inset."""
+"""The picture that people look at: images, box, score and state."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ Color = tuple[int, int, int]
 
 # RGB, told apart by people with a red-green deficiency too.
 COLORS = {"TRACKING": (0, 230, 118), "LOST": (255, 145, 0), "NO TARGET": (200, 200, 200)}
+STYLES = ("inset", "blend", "rgb", "thermal")
+"""How the thermal image is shown: small at the bottom right; half of it and half of the RGB image;
+not at all; or alone."""
 TRUTH_COLOR = (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _SHIFT = 4  # fractional bits of the drawn coordinates
@@ -30,6 +33,7 @@ def draw(
     tracks: Mapping[int, Track],
     thermal: Image | None = None,
     *,
+    style: str = "inset",
     truth: Sequence[float] | None = None,
     note: str = "",
 ) -> Image:
@@ -39,17 +43,15 @@ def draw(
         rgb: uint8 (height, width, 3) in RGB order; not changed.
         tracks: the tracker's answers for this image by the targets' ids; empty where there is no
             target. A score of NaN is left out.
-        thermal: uint8 (h, w) or (h, w, 3) of the same field of view, for the inset at the
-            bottom right; None for no inset.
+        thermal: uint8 (h, w) or (h, w, 3) of the same field of view; None for the RGB image alone.
+        style: of `STYLES`.
         truth: x, y, w, h of a thin second box to compare with, in pixels.
         note: a line of text at the bottom left.
 
     Returns:
         A new uint8 (height, width, 3) image in RGB order.
     """
-    canvas: Image = np.ascontiguousarray(rgb)
-    if np.shares_memory(canvas, rgb):
-        canvas = canvas.copy()
+    canvas = _ground(rgb, thermal, style)
     height, width = canvas.shape[:2]
     unit = max(width, 520) / 640  # of lines and letters; small pictures stay legible
     boxes: list[tuple[Sequence[float], Color, int]] = []
@@ -58,7 +60,7 @@ def draw(
     boxes += [(t.box, COLORS[t.state.name], max(1, round(2 * unit))) for t in tracks.values()]
     for box, color, line in boxes:
         _box(canvas, box, color, line)
-    if thermal is not None:
+    if thermal is not None and style == "inset":
         inset = _inset(thermal, rgb, boxes)
         gap = round(8 * unit)
         high, wide = inset.shape[:2]
@@ -78,6 +80,25 @@ def draw(
     return canvas
 
 
+def _ground(rgb: Image, thermal: Image | None, style: str) -> Image:
+    """A new image of the size of the RGB one, to be drawn on."""
+    if thermal is None or style in ("inset", "rgb"):
+        return np.array(rgb, order="C")
+    warm = _colored(cv2.resize(thermal, rgb.shape[1::-1], interpolation=cv2.INTER_AREA))
+    if style == "thermal":
+        return warm
+    return cv2.addWeighted(np.ascontiguousarray(rgb), 0.5, warm, 0.5, 0)
+
+
+def _colored(thermal: Image) -> Image:
+    """(h, w, 3) in RGB order: what is grey, in the colours of a thermal camera."""
+    if thermal.ndim == 3 and np.ptp(thermal, axis=2).max() <= 8:  # grey, stored as three channels
+        thermal = thermal[..., 1]
+    if thermal.ndim == 2:
+        thermal = cv2.applyColorMap(thermal, cv2.COLORMAP_INFERNO)[..., ::-1]
+    return np.ascontiguousarray(thermal)
+
+
 def _inset(
     thermal: Image, rgb: Image, boxes: Sequence[tuple[Sequence[float], Color, int]]
 ) -> Image:
@@ -85,12 +106,7 @@ def _inset(
     height, width = rgb.shape[:2]
     wide = max(width // 4, 1)
     high = max(round(wide * thermal.shape[0] / thermal.shape[1]), 1)
-    inset = cv2.resize(thermal, (wide, high), interpolation=cv2.INTER_AREA)
-    if inset.ndim == 3 and np.ptp(inset, axis=2).max() <= 8:  # grey, stored as three channels
-        inset = inset[..., 1]
-    if inset.ndim == 2:
-        inset = cv2.applyColorMap(inset, cv2.COLORMAP_INFERNO)[..., ::-1]
-    inset = np.ascontiguousarray(inset)
+    inset = _colored(cv2.resize(thermal, (wide, high), interpolation=cv2.INTER_AREA))
     scale = np.array([wide / width, high / height] * 2)
     line = max(1, round(width / 640))
     for box, color, _ in boxes:
