@@ -83,7 +83,8 @@ class Scene:
             [np.stack([columns + x, rows + y], axis=1) for x in (0, 1) for y in (0, 1)]
         ).astype(np.float64)
         placed = _mapped(layer.place, corners)
-        seen = _mapped(cv2.invertAffineTransform(self.camera), placed)
+        from_scene = cv2.invertAffineTransform(self.camera).astype(np.float64, copy=False)
+        seen = _mapped(from_scene, placed)
         inside = ((seen >= 0) & (seen <= (width, height))).all(axis=1)
         if not inside.any():
             raise ValueError("the layer lies outside of the frame")
