@@ -345,6 +345,10 @@ class TestOverlay:
         alone = overlay.draw(self.rgb, {}, style=style)
         assert (alone[240, 100] == 90).all()
 
+    def test_an_unknown_style_is_refused(self):
+        with pytest.raises(ValueError, match="'side' is none of inset, blend, rgb, thermal"):
+            overlay.draw(self.rgb, {}, style="side")
+
     def test_views_in_any_order_are_drawn_on(self):
         bgr = np.full((480, 640, 3), 90, np.uint8)
         picture = overlay.draw(bgr[..., ::-1], {1: track((200, 150, 80, 120))})

@@ -68,6 +68,7 @@ class Listener(Node):
         self._executor.add_node(self)
 
     def spin(self, seconds: float) -> None:
+        """Hear for so long."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             self._executor.spin_once(left)

@@ -32,17 +32,17 @@ class Layer:
     mask: Image
     place: Affine
 
+    def corners(self) -> NDArray[np.float64]:
+        """(N, 2): the corners of the mask's pixels in the scene, which bound the object."""
+        rows, columns = np.nonzero(self.mask >= INSIDE)
+        corners = np.concatenate(
+            [np.stack([columns + x, rows + y], axis=1) for x in (0, 1) for y in (0, 1)]
+        ).astype(np.float64)
+        return _mapped(self.place, corners)
+
     def box(self) -> Box:
         """The tight box of the mask in the scene: x, y, w, h in its pixels."""
-        inside = self.mask >= INSIDE
-        rows = np.flatnonzero(inside.any(axis=1))
-        left = inside[rows].argmax(axis=1)
-        right = inside.shape[1] - inside[rows, ::-1].argmax(axis=1)
-        # The corners of the pixels, not their centres, bound the object.
-        corners = np.concatenate(
-            [np.stack([x, y], axis=1) for x in (left, right) for y in (rows, rows + 1)]
-        ).astype(np.float64)
-        return _bounds(_mapped(self.place, corners))
+        return _bounds(self.corners())
 
 
 @dataclass(frozen=True)
@@ -77,18 +77,13 @@ class Scene:
         the scene. Raises ValueError where that is nothing.
         """
         height, width = self.background.shape[:2]
-        rows, columns = np.nonzero(layer.mask >= INSIDE)
-        # The corners of the pixels, not their centres, bound the object.
-        corners = np.concatenate(
-            [np.stack([columns + x, rows + y], axis=1) for x in (0, 1) for y in (0, 1)]
-        ).astype(np.float64)
-        placed = _mapped(layer.place, corners)
+        corners = layer.corners()
         from_scene = cv2.invertAffineTransform(self.camera).astype(np.float64, copy=False)
-        seen = _mapped(from_scene, placed)
-        inside = ((seen >= 0) & (seen <= (width, height))).all(axis=1)
+        on_background = _mapped(from_scene, corners)
+        inside = ((on_background >= 0) & (on_background <= (width, height))).all(axis=1)
         if not inside.any():
             raise ValueError("the layer lies outside of the frame")
-        return _bounds(placed[inside])
+        return _bounds(corners[inside])
 
 
 def _mapped(place: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -50,7 +50,12 @@ def draw(
 
     Returns:
         A new uint8 (height, width, 3) image in RGB order.
+
+    Raises:
+        ValueError: `style` is none of `STYLES`.
     """
+    if style not in STYLES:
+        raise ValueError(f"style {style!r} is none of {', '.join(STYLES)}")
     canvas = _ground(rgb, thermal, style)
     height, width = canvas.shape[:2]
     unit = max(width, 520) / 640  # of lines and letters; small pictures stay legible
