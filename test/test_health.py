@@ -146,6 +146,22 @@ def test_images_that_come_and_are_all_the_same_are_warned_of(monkeypatch):
     assert rig.play(1, 10, (10, 0.0))["thermal camera"].level == OK
 
 
+def test_a_camera_that_hangs_costs_one_comparison_a_look(monkeypatch):
+    class Picture(list):
+        compared = 0
+
+        def __ne__(self, other):
+            Picture.compared += 1
+            return super().__ne__(other)
+
+    rig = Rig(monkeypatch)
+    for _ in range(2):
+        for _ in range(30):
+            rig.health.saw(SimpleNamespace(data=Picture([7])), 0)
+        rig.play(1, 10, (10, 0.0))
+    assert 0 < Picture.compared <= 2 * 3  # `play` looks up to three times
+
+
 def test_pairs_that_failed_are_said_and_counted(monkeypatch):
     rig = Rig(monkeypatch)
     rig.play(1, 10, (10, 0.0))

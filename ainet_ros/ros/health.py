@@ -145,7 +145,8 @@ class Health:
         now = time.monotonic()
         self._readings: deque[_Reading] = deque([_Reading(now, Counts(), 0)])
         self._heard = [now, now]
-        self._pictures: list[Any] = [None, None]  # the last one of each camera
+        self._newest: list[tuple[float, Any] | None] = [None, None]  # since the last look
+        self._pictures: list[Any] = [None, None]  # of each camera, as long as it sends the same
         self._same_since = [now, now]
         self._same_s = [0.0, 0.0]
 
@@ -173,11 +174,7 @@ class Health:
 
     def saw(self, image: Any, side: int) -> None:
         """An image came, of the RGB camera (0) or the thermal one (1). The caller's of `look`."""
-        now = time.monotonic()
-        if self._pictures[side] != image.data:  # a camera's noise shows in the first few pixels
-            self._pictures[side] = image.data
-            self._same_since[side] = now
-        self._same_s[side] = now - self._same_since[side]
+        self._newest[side] = time.monotonic(), image.data
 
     def look(self, skipped: int) -> Report:
         """The state of things now. To be called about every PERIOD_S.
@@ -185,6 +182,7 @@ class Health:
         skipped: pairs that were left out for newer ones, since the start.
         """
         now = time.monotonic()
+        self._compare()
         counts = self._pairing.counts
         with self._lock:
             answers, failed, states = self._answers, self._failed, dict(self._states)
@@ -245,6 +243,19 @@ class Health:
                 "",
             ),
         )
+
+    def _compare(self) -> None:
+        """The newest pictures with those of before: not every one, which while a camera hangs
+        would cost milliseconds of each."""
+        for side, newest in enumerate(self._newest):
+            if newest is None:
+                continue
+            came, picture = newest
+            if self._pictures[side] != picture:  # noise shows in the first few pixels
+                self._pictures[side] = picture
+                self._same_since[side] = came
+            self._same_s[side] = came - self._same_since[side]
+        self._newest = [None, None]
 
 
 def statuses(

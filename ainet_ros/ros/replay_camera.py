@@ -41,6 +41,8 @@ from .table import Table, declare, parameter, updated
 COUNTS_OF_BLACK = 10_000
 COUNTS_PER_GREY = 20
 """How 8-bit thermal recordings become raw counts, about those of an uncooled camera."""
+SLEEP_S = 0.002
+"""Before an image is due nothing else is done for so long, which would make it late."""
 LINGER_S = 0.5
 """So long the node stays after its last image, which else may not arrive."""
 
@@ -180,8 +182,9 @@ class ReplayCamera(Node):
             now_ns, now = self.get_clock().now().nanoseconds, time.monotonic()
             for order, (offset, messages) in enumerate(
                 (
-                    (0.0, partial(self._rgb_messages, frame.rgb, number)),
+                    # The smaller first where both are due: it travels while the other is sent.
                     (self._values.thermal_offset, partial(self._thermal_messages, frame.thermal)),
+                    (0.0, partial(self._rgb_messages, frame.rgb, number)),
                 )
             ):
                 shot_due = due + offset + self._jitter()
@@ -217,7 +220,8 @@ class ReplayCamera(Node):
         """Publish what is due before `end` (`time.monotonic`), each at its time."""
         while waiting and waiting[0].due <= end:
             shot = heapq.heappop(waiting)
-            self._spin_until(shot.due)
+            self._spin_until(shot.due - SLEEP_S)
+            time.sleep(max(0.0, shot.due - time.monotonic()))
             for publisher, message in shot.messages:
                 publisher.publish(message)
 
@@ -231,7 +235,7 @@ class ReplayCamera(Node):
         else:
             message = to_image(image, values.rgb_encoding, header)
         frame = Header(stamp=stamp, frame_id=str(number))
-        return [(self._frame_publisher, frame), (self._rgb_publisher, message)]
+        return [(self._rgb_publisher, message), (self._frame_publisher, frame)]
 
     def _thermal_messages(
         self, image: npt.NDArray[Any], stamp: TimeMessage
