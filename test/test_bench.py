@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import cv2
@@ -21,6 +22,7 @@ from ainet_ros.bench import limit, measure, network, scan
 from ainet_ros.cli import bench
 from ainet_ros.network.scan import BACKENDS
 from ainet_ros.tracker import weights
+from ainet_ros.vision.encoding import stamp_ns
 
 
 def ainet(*words):
@@ -276,6 +278,44 @@ def test_memory_in_an_overload_grows_over_whole_minutes(monkeypatch, seconds, le
     assert entry["growth_a_minute"] == growth
     text = node.table({"machine": {}, "sizes": {"160x120": entry}})
     assert ("memory +5.00 MiB a minute" in text) == (growth is not None)
+
+
+def test_listener_of_a_bench_leaves_out_what_was_sent_before_it_was_cleared():
+    ros_nodes = pytest.importorskip("ros_nodes", reason="needs ROS 2")
+    import rclpy
+    from std_msgs.msg import Header
+
+    from ainet_ros.bench.node import Listener
+    from ainet_ros.msg import Track
+
+    rclpy.init(domain_id=ros_nodes.new_domain())
+    try:
+        sender = rclpy.create_node("sender", namespace="/bench")
+        frames = sender.create_publisher(Header, "replay_camera/frame", 10)
+        tracks = sender.create_publisher(Track, "ainet/track", 10)
+        listener = Listener()
+
+        def send():
+            header = Header(stamp=sender.get_clock().now().to_msg())
+            frames.publish(header)
+            tracks.publish(Track(header=header))
+            return stamp_ns(header.stamp)
+
+        deadline = time.monotonic() + 20
+        while not listener.published & listener.answers.keys():  # until they have met
+            assert time.monotonic() < deadline
+            send()
+            listener.spin(0.1)
+        send()
+        listener.clear()
+        stamp = send()
+        while stamp not in listener.published & listener.answers.keys():
+            assert time.monotonic() < deadline
+            listener.spin(0.1)
+        assert listener.published == {stamp}
+        assert listener.answers.keys() == {stamp}
+    finally:
+        rclpy.shutdown()
 
 
 def test_bench_node_measures_rates_and_an_overload(tmp_path):

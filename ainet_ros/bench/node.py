@@ -60,6 +60,7 @@ class Listener(Node):
         """Stamps, nanoseconds."""
         self.answers: dict[int, tuple[float, Track]] = {}
         """By the stamp: milliseconds from it to the arrival, and the answer."""
+        self._since = 0
         self.init = self.create_client(InitTarget, "ainet/init")
         self.create_subscription(Header, "replay_camera/frame", self._on_frame, DEPTH)
         self.create_subscription(Track, "ainet/track", self._on_track, DEPTH)
@@ -74,15 +75,19 @@ class Listener(Node):
             self._executor.spin_once(left)
 
     def clear(self) -> None:
+        """Forget all, and do not hear of earlier stamps any more: what was sent before may still
+        be on its way."""
+        self._since = self.get_clock().now().nanoseconds
         self.published.clear()
         self.answers.clear()
 
     def _on_frame(self, frame: Header) -> None:
-        self.published.add(stamp_ns(frame.stamp))
+        if (stamp := stamp_ns(frame.stamp)) >= self._since:
+            self.published.add(stamp)
 
     def _on_track(self, track: Track) -> None:
-        stamp = stamp_ns(track.header.stamp)
-        self.answers[stamp] = (self.get_clock().now().nanoseconds - stamp) / 1e6, track
+        if (stamp := stamp_ns(track.header.stamp)) >= self._since:
+            self.answers[stamp] = (self.get_clock().now().nanoseconds - stamp) / 1e6, track
 
 
 class Rig:
@@ -125,7 +130,6 @@ class Rig:
     def window(self, rate: float, seconds: float) -> tuple[dict[str, Any], NDArray[np.float64]]:
         """What comes of the running `cameras`: the row of a table, and the latencies in ms."""
         listener = self.listener
-        # Of these cameras, not the last answers to those before.
         self.wait("answer", lambda: bool(listener.published & listener.answers.keys()))
         self._spin(SETTLE_S)
         listener.clear()
@@ -195,7 +199,7 @@ class Rig:
         }
 
     def cameras(self, rate: float) -> None:
-        """Starts them; nothing is heard of those before."""
+        """Starts them; nothing is heard of those before, which have ended."""
         self.listener.clear()
         camera = {"source": self.source, "rate": rate, "paused": True}
         self.processes.start("replay_camera", camera)
