@@ -26,6 +26,7 @@ from .crop import Box, Image, Window, extract, window
 from .device import convert, resolve, resolve_precision, translate
 from .onnx import SUFFIX as ONNX_SUFFIX
 from .onnx import OnnxNetwork
+from .threads import Threads
 
 TEMPLATE_FACTOR = 2.0
 SEARCH_FACTOR = 4.0
@@ -139,8 +140,12 @@ class Tracker:
         self.network = network.to(self.device).eval()
         self._autocast = convert(precision, self.network, self.device)
         self._match = self.network.match
-        if compile or precision == torch.int8:
+        translated = compile or precision == torch.int8
+        if translated:
             self._match = translate(self._match, self.device)
+        # A translated network would be translated anew for each number; ONNX Runtime has its own.
+        by_torch = self.device.type == "cpu" and isinstance(network, AINet) and not translated
+        self._threads = Threads(torch.get_num_threads() if by_torch else 1)
         self.set_thresholds(lost_below, found_above)
         self.search_windows = search_windows
         config = network.config
@@ -272,7 +277,7 @@ class Tracker:
             target.template for target, own in zip(targets, views, strict=True) for _ in own
         ]
         prepared = time.perf_counter()
-        with self._autocast:
+        with self._autocast, self._threads.running(len(every)):
             output = self._match(batched(templates), self._search)
         # The Hann window favours the middle; the score that is reported is the network's own.
         chosen = output.score_map * self._hann  # (windows, 1, F, F)
