@@ -855,7 +855,7 @@ def test_memory_of_images_is_kept():
     program = """
 import ctypes, sys
 import numpy as np
-from ainet_ros.ros.process import keep_large_buffers
+from ainet_ros.tracker.device import keep_large_buffers
 
 libc = ctypes.CDLL(None)
 

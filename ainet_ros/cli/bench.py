@@ -135,10 +135,12 @@ def run_network(args: argparse.Namespace) -> int:
 
 def run_track(args: argparse.Namespace) -> int:
     from ainet_ros.bench import track
+    from ainet_ros.tracker.device import keep_large_buffers
 
     _check(args)
     if args.targets < 1:
         raise ValueError(f"--targets must be 1 or more, got {args.targets}")
+    keep_large_buffers()  # as the node does
     tracker = options.make_tracker(args)
     result = track.measure(tracker, args.size or SIZES, args.repeats, args.targets)
     _print(args, result, track.table)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import time
@@ -20,13 +19,12 @@ from rclpy.exceptions import NotInitializedException
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
+from ainet_ros.tracker.device import keep_large_buffers
+
 PACKAGE = Path(__file__).parents[1]
 FAST_DDS_2 = ("humble", "jazzy")
 """Distributions whose Fast DDS reads FASTRTPS_DEFAULT_PROFILES_FILE."""
 FOLLOW_PERIOD_S = 0.1
-MEBIBYTE = 2**20
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-"""Of <malloc.h>."""
 DDS_SETTINGS = (
     "FASTDDS_DEFAULT_PROFILES_FILE",
     "FASTRTPS_DEFAULT_PROFILES_FILE",
@@ -116,16 +114,3 @@ def ignore_interrupts() -> None:
     into the clean-up.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def keep_large_buffers() -> None:
-    """Have glibc keep the memory of freed images for the next ones.
-
-    It would give it back to the system and get it anew, page by page: 10 of the 17 ms that an
-    image of 1920x1080 took from camera to callback on a computer of two cores.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in every C library
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 32 * MEBIBYTE)  # the most it takes
-        mallopt(M_TRIM_THRESHOLD, 256 * MEBIBYTE)
-        mallopt(M_TOP_PAD, 32 * MEBIBYTE)
