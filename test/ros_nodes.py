@@ -177,10 +177,14 @@ class Client:
         """Start the tracker and wait until it hears this client's camera."""
         process = self.start("tracker_node", {"weights": weights_file, **parameters})
         process.wait_for_log("ready:")
+        self.wait_for_listener()
+        return process
+
+    def wait_for_listener(self):
+        """Wait until a tracker that is ready hears this client's camera."""
         self.spin_until(lambda: self.hears(self.rgb) and self.hears(self.thermal), "discovery")
         # The tracker may find the cameras a little later than they find it, and nothing tells.
         self.spin_for(0.3)
-        return process
 
     @staticmethod
     def hears(publisher):

@@ -114,7 +114,7 @@ def test_tracker_is_launched_with_remaps_namespace_and_parameters(ros, tiny, tmp
     )
     process.wait_for_log("ready: waiting")
     process.wait_for_log("ready: http://127.0.0.2:")
-    ros.spin_until(lambda: ros.hears(ros.rgb) and ros.hears(ros.thermal), "discovery")
+    ros.wait_for_listener()
     header = ros.publish(*ros_nodes.moving_scene(1)[0][0])
     ros.spin_until(lambda: heard, "answer")
     assert heard[0].header == header
