@@ -4,6 +4,7 @@
 
 import contextlib
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from networks import tiny
 
 from ainet_ros.tracker import Tracker
+from ainet_ros.tracker.onnx import OnnxNetwork
 from ainet_ros.tracker.threads import HOLD_S, TRIAL, Threads
 
 PERIOD_S = 0.1
@@ -113,6 +115,35 @@ def test_threads_are_set_for_the_block_alone():
     threads.count = 3  # but somebody wants fewer
     with threads.running(1):
         assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_what_a_run_took_is_learnt_from(monkeypatch):
+    threads, learnt = Threads(2), []
+    monkeypatch.setattr(threads, "took", lambda *run: learnt.append(run))
+    with threads.running(3):
+        time.sleep(0.05)  # the thread has no core
+    with threads.running(4):
+        end = time.thread_time() + 0.05
+        while time.thread_time() < end:
+            pass
+    (size, seconds, share, _), (other_size, other_seconds, other_share, _) = learnt
+    assert (size, other_size) == (3, 4)
+    assert min(seconds, other_seconds) >= 0.05
+    assert share < 0.5
+    assert other_share * other_seconds >= 0.05
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_onnx_runtime_has_a_number_of_its_own():
+    class Onnx(OnnxNetwork):
+        """Of no file."""
+
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+            self.config = tiny().config
+
+    assert Tracker(Onnx())._threads.count == 1
 
 
 @pytest.mark.usefixtures("two_threads")

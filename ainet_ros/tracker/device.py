@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: the authors of ainet_ros
-"""Where a network runs, and in which arithmetic."""
+"""Where a network runs, in which arithmetic, and how its memory is kept."""
 
 from __future__ import annotations
 
