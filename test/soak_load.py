@@ -20,7 +20,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import Image
 from soak_samples import Samples, trends
 
-from ainet_ros.bench.node import FASTEST, OVERLOAD, Listener, started
+from ainet_ros.bench.node import Listener, started
 from ainet_ros.evaluation.metrics import iou
 from ainet_ros.msg import Box, Event, Track
 from ainet_ros.ros.console.server import VIEWS
@@ -276,7 +276,7 @@ def run(result, folder, seconds, *, parameters, size, known, say):
         samples = stack.enter_context(contextlib.closing(Samples(folder / "soak.csv")))
         stack.callback(lambda: result.update(trends=trends(samples.taken, times.warm_up)))
         rig = stack.enter_context(started(listener, parameters, size))
-        rate = min(OVERLOAD * rig.possible_rate(min(10.0, times.step)), FASTEST)
+        rate = rig.overload_rate(min(10.0, times.step))
         result["rate"] = rate
         rig.cameras(rate)
         rig.processes.start("recorder", {**RECORDER, "folder": str(folder / "recorded")})

@@ -237,18 +237,49 @@ def measured(published_hz, dropped=0.0, memory=0):
     }
 
 
-def test_peak_rate_of_the_node_is_what_the_cameras_published():
+def rig_of_runs(monkeypatch, run):
+    """A rig whose frames take 10 ms, and whose runs come of `run(rate)`."""
+    from ainet_ros.bench import node
+
+    def answer(rate, seconds):
+        row = run(rate)
+        row["stages_ms"] = {stage: 10.0 if stage == "network" else 0.0 for stage in node.STAGES}
+        return {"rate": rate, **row}
+
+    rig = node.Rig(None, None, "", None)
+    monkeypatch.setattr(rig, "run", answer)
+    return rig
+
+
+def test_peak_rate_of_the_node_is_what_the_cameras_published(monkeypatch):
     pytest.importorskip("rclpy", reason="needs ROS 2")
     from ainet_ros.bench import node
 
-    def run(rate, seconds):
-        row = measured(min(rate, 30.0), dropped=0.2 if rate > 90 else 0.0)
-        return {"rate": rate, **row}
-
-    rows = node._rates(SimpleNamespace(run=run), 100.0, 1.0)
+    rig = rig_of_runs(
+        monkeypatch, lambda rate: measured(min(rate, 30.0), dropped=0.2 if rate > 90 else 0.0)
+    )
+    rows = node._rates(rig, 1.0)
     assert [row["published_hz"] for row in rows] == [30.0, 30.0, 22.5, 15.0, 7.5]
     text = node.table({"machine": {}, "sizes": {"160x120": {"rates": rows}}})
     assert "up to 30.0 Hz" in text
+
+
+@pytest.mark.parametrize(
+    ("keeps_up", "expected"),
+    [(28.0, 4 * 20.0), (5.0, 4 * 5.0), (45.0, 120.0)],
+    ids=["of the peak", "no peak", "at most"],
+)
+def test_an_overload_is_four_times_the_peak_rate(monkeypatch, keeps_up, expected):
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    from ainet_ros.bench import node
+
+    monkeypatch.setattr(node, "SHARES", (0.5, 0.4, 0.2, 0.1))  # of the 100 Hz of 10 ms
+
+    def run(rate):
+        row = measured(rate, dropped=max(0.0, 1 - keeps_up / rate))
+        return {**row, "answered_hz": min(rate, keeps_up)}
+
+    assert rig_of_runs(monkeypatch, run).overload_rate(1.0) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ LOWER = (0.75, 0.5, 0.25)
 DROPPED = 0.05
 """Largest share of pairs without an answer at the peak rate."""
 OVERLOAD = 4.0
-"""Times the rate that the time of a frame lets expect, in an overload; at most FASTEST."""
+"""Times the peak rate, in an overload; at most FASTEST."""
 SETTLE_S = 1.0
 """Of each measurement that is left out at its start; and so long answers may come after it."""
 START_TIMEOUT_S = 120.0
@@ -122,10 +122,25 @@ class Rig:
         self.processes.stop("replay_camera")
         return row
 
-    def possible_rate(self, seconds: float) -> float:
-        """What the time of a frame lets expect, measured for so long, Hz; at most FASTEST."""
+    def to_peak(self, seconds: float) -> list[dict[str, Any]]:
+        """What comes of falling rates, each for so long, down to the peak rate, the first with
+        few drops, or to the lowest share of what the time of a frame lets expect."""
         frame = self.run(SLOW, seconds)["stages_ms"]
-        return float(min(1e3 / sum(frame[stage] for stage in STAGES[2:]), FASTEST))
+        possible = min(1e3 / sum(frame[stage] for stage in STAGES[2:]), FASTEST)
+        rows = []
+        for share in SHARES:
+            rows.append(self.run(share * possible, seconds))
+            if rows[-1]["dropped"] < DROPPED:
+                break
+        return rows
+
+    def overload_rate(self, seconds: float) -> float:
+        """Of cameras for `overload`, Hz: OVERLOAD times the peak rate, at most FASTEST.
+
+        Each rate that is tried for the peak lasts `seconds`; where all had drops, it is what was
+        answered at the lowest.
+        """
+        return float(min(OVERLOAD * self.to_peak(seconds)[-1]["answered_hz"], FASTEST))
 
     def window(self, rate: float, seconds: float) -> tuple[dict[str, Any], NDArray[np.float64]]:
         """What comes of the running `cameras`: the row of a table, and the latencies in ms."""
@@ -251,13 +266,13 @@ def measure(
 ) -> dict[str, Any]:
     """By the size of the images: latency, drops, CPU and memory at rates from what a frame's time
     lets expect down to the peak rate with few drops, and at shares of that; or, with `overload`,
-    what so many seconds of it do.
+    what so many seconds of OVERLOAD times the peak rate do.
 
     Args:
         parameters: of the node.
         sizes: width and height of the images.
         seconds: of each measurement.
-        overload: seconds of cameras at OVERLOAD times the rate that its frames' time lets expect.
+        overload: how long, seconds.
 
     Raises:
         ProcessError, TimeoutError: the nodes do not run as they should.
@@ -266,24 +281,21 @@ def measure(
     result: dict[str, Any] = {"machine": machine(), "parameters": parameters, "sizes": {}}
     for width, height in sizes:
         with started(listener, parameters, (width, height)) as rig:
-            rate = rig.possible_rate(seconds)
             if overload is not None:
-                entry: dict[str, Any] = rig.overload(min(OVERLOAD * rate, FASTEST), overload)
+                entry: dict[str, Any] = rig.overload(rig.overload_rate(seconds), overload)
             else:
-                entry = {"rates": _rates(rig, rate, seconds)}
+                entry = {"rates": _rates(rig, seconds)}
             result["sizes"][f"{width}x{height}"] = entry
     listener.destroy_node()
     return result
 
 
-def _rates(rig: Rig, rate: float, seconds: float) -> list[dict[str, Any]]:
-    """From `rate` down to the peak rate, if there is one, and at shares of that."""
-    rows = []
-    for share in SHARES:
-        rows.append(rig.run(share * rate, seconds))
-        if rows[-1]["dropped"] < DROPPED:
-            peak = rows[-1]["published_hz"]
-            return rows + [rig.run(lower * peak, seconds) for lower in LOWER]
+def _rates(rig: Rig, seconds: float) -> list[dict[str, Any]]:
+    """Down to the peak rate and, if there is one, at shares of that."""
+    rows = rig.to_peak(seconds)
+    if rows[-1]["dropped"] < DROPPED:
+        peak = rows[-1]["published_hz"]
+        rows += [rig.run(lower * peak, seconds) for lower in LOWER]
     return rows
 
 
