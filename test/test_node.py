@@ -4,7 +4,6 @@
 """The tracker node as a process, seen from outside."""
 
 import array
-import ctypes
 import dataclasses
 import itertools
 import os
@@ -848,38 +847,6 @@ def test_a_wrong_start_ends_with_status_1_and_the_reason(fresh, tiny, parameters
     assert process.wait() == 1
     assert text in process.text()
     assert "Traceback" not in process.text()
-
-
-def test_memory_of_images_is_kept():
-    """In a process of its own: what malloc has taken from the system for one large buffer."""
-    program = """
-import ctypes, sys
-import numpy as np
-from ainet_ros.tracker.device import keep_large_buffers
-
-libc = ctypes.CDLL(None)
-
-class Info(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in (
-        "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
-    ).split()]
-
-libc.mallinfo2.restype = Info
-for prepare in (lambda: None, keep_large_buffers):
-    prepare()
-    before = libc.mallinfo2().hblkhd
-    image = np.empty(6_000_000, np.uint8)
-    print(libc.mallinfo2().hblkhd - before)
-    del image
-"""
-    if not hasattr(ctypes.CDLL(None), "mallinfo2"):
-        pytest.skip("needs glibc 2.33 or later")
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    mapped, kept = map(int, done.stdout.split())
-    assert mapped >= 6_000_000
-    assert kept == 0
 
 
 @pytest.mark.parametrize(("given", "taken"), [({}, "5000"), ({"GOMP_SPINCOUNT": "77"}, "77")])

@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: the authors of ainet_ros
 """Crops, state and errors of the tracker."""
 
+import ctypes
 import math
 import os
 import subprocess
@@ -548,3 +549,35 @@ def test_without_a_compiler_the_remedy_is_said(tmp_path):
     )  # fmt: skip
     assert "C++ compiler" in done.stdout
     assert "no-compiler" in done.stdout
+
+
+def test_memory_of_images_is_kept():
+    """In a process of its own: what malloc has taken from the system for one large buffer."""
+    program = """
+import ctypes, sys
+import numpy as np
+from ainet_ros.tracker.device import keep_large_buffers
+
+libc = ctypes.CDLL(None)
+
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    ).split()]
+
+libc.mallinfo2.restype = Info
+for prepare in (lambda: None, keep_large_buffers):
+    prepare()
+    before = libc.mallinfo2().hblkhd
+    image = np.empty(6_000_000, np.uint8)
+    print(libc.mallinfo2().hblkhd - before)
+    del image
+"""
+    if not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        pytest.skip("needs glibc 2.33 or later")
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    mapped, kept = map(int, done.stdout.split())
+    assert mapped >= 6_000_000
+    assert kept == 0
