@@ -41,7 +41,7 @@ help:
 	@echo "make bench  measure speed and memory on this machine; JSON in bench_output/"
 	@echo "make fuzz   give a million broken inputs to all that reads input; writes docs/reliability.md"
 	@echo "make soak   load the nodes for an hour and twenty minutes; writes docs/reliability.md"
-	@echo "make weights DATA=recordings OUT=runs  train shipped weights anew (PRESET=nano: those): docs/training.md"
+	@echo "make weights DATA=recordings OUT=runs  train nano anew (PRESET=small: small): docs/training.md"
 	@echo "make ablation DATA=recordings   write docs/ablation.md"
 	@echo "make faults put faults to running nodes; write that section of docs/reliability.md"
 	@echo "make clean  remove .venv, build/, install/ and log/"
@@ -94,7 +94,7 @@ soak: setup
 	@. ./env.sh && python test/soak.py --page docs/reliability.md --picture docs/images/soak.png
 
 weights: setup
-	@. ./env.sh && scripts/train_weights.sh '$(DATA)' '$(OUT)' $(or $(PRESET),small_168)
+	@. ./env.sh && scripts/train_weights.sh '$(DATA)' '$(OUT)' $(or $(PRESET),nano)
 
 ablation: setup
 	@. ./env.sh && scripts/training_data.sh '$(DATA)' runs/ablation/data \

@@ -19,14 +19,14 @@ run() { # name of the result, arguments of `ainet bench`
 run limit limit --repeats 15
 run scan scan --repeats 9
 run network_base_256 network base_256 --repeats 5
-for name in nano small_168; do
+for name in nano small; do
     run "network_$name" network "$name" --precision bfloat16 --repeats 15
     for precision in auto int8; do
         run "track_${name}_$precision" track --weights "$name" --precision $precision --repeats 30
     done
 done
 run growth network base_256 --growth "$out/growth.png" --repeats 3
-for name in nano small_168; do
+for name in nano small; do
     run "node_$name" node --weights "$name"
 done
 run overload node --weights nano --size 640x480 --overload 600

