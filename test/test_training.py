@@ -404,7 +404,7 @@ def test_a_pretrained_vit_is_read_and_fits(tmp_path):
     assert np.array_equal(
         block.scale2.gain.detach().numpy(), truth["backbone.encoder.layer.1.layer_scale2.lambda1"]
     )
-    assert network.backbone.pos_embed_z.shape == (1, 64, 384)
+    assert network.backbone.pos_embed_z.shape == (1, 36, 384)
     state = read_vit(tmp_path / "vit.onnx", network.config)
     backbone = {k for k in network.state_dict() if k.startswith("backbone.")}
     assert set(state) == backbone
