@@ -23,7 +23,8 @@ train nano_2 --weights nano/weights.safetensors
 last=nano_2
 if [ "$preset" = small ]; then
     train small --weights nano_2/weights.safetensors
-    last=small
+    train small_2 --weights small/weights.safetensors
+    last=small_2
 fi
 python - "$last/weights.safetensors" "$preset" <<'END'
 import sys

@@ -150,7 +150,7 @@ class AINetConfig:
 
 SMALL = AINetConfig(
     template_size=84,
-    search_size=168,
+    search_size=182,  # 13 tokens: an odd number has one in the middle, where the target mostly is
     patch_size=14,
     channels=384,
     depth=6,
