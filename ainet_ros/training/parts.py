@@ -97,7 +97,7 @@ class Parts:
         bad option.
         """
         if not (videos or stills or crops):
-            raise ValueError("no videos, stills or crops are named")
+            raise ValueError("data: no videos, stills or crops are named: nothing to train on")
         return cls(
             {name: _options(Videos, name, value) for name, value in (videos or {}).items()},
             {name: _options(Stills, name, value) for name, value in (stills or {}).items()},
