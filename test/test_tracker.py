@@ -22,7 +22,7 @@ from networks import tiny
 from ainet_ros.network import Output
 from ainet_ros.network.model import Template
 from ainet_ros.tracker import State, Tracker, Window, device
-from ainet_ros.tracker.crop import extract, window
+from ainet_ros.tracker.crop import Crops, extract, window
 from ainet_ros.tracker.tracker import Timing, clip, hann_window, places_around
 
 BOX = (100.0, 80.0, 40.0, 30.0)
@@ -59,6 +59,17 @@ def test_extract_is_a_resized_cut_with_zeros_outside():
     assert np.array_equal(corner[60:, 60:], rgb[:60, :60])
     assert extract(grey, inside, 50).shape == (50, 50)
     assert not extract(rgb, Window(1000, 0, 50), 25).any()
+
+
+def test_crops_are_the_callers_to_keep():
+    rgb, grey = images()
+    crops = Crops(28, torch.device("cpu"))
+    first, second = Window(50, 40, 100), Window(0, 0, 60)
+    kept = crops(rgb, grey, [first])
+    assert kept.shape == (1, 2, 3, 28, 28)
+    before = kept.clone()
+    assert torch.equal(crops(rgb, grey, [second, first])[1:], before)
+    assert torch.equal(kept, before)
 
 
 def test_targets_in_one_batch_are_as_each_by_itself():

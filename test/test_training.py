@@ -19,11 +19,12 @@ from ainet_ros.cli import main
 from ainet_ros.network import PRESETS, create
 from ainet_ros.network.model import Output
 from ainet_ros.tracker import weights
+from ainet_ros.tracker.crop import normalize
 from ainet_ros.training import losses as L
 from ainet_ros.training.config import TrainConfig
 from ainet_ros.training.processes import Processes
 from ainet_ros.training.start import warm_start
-from ainet_ros.training.trainer import Trainer, normalize
+from ainet_ros.training.trainer import Trainer
 from ainet_ros.training.vit import read_vit
 
 

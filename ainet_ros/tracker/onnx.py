@@ -114,7 +114,7 @@ class OnnxNetwork(nn.Module):
 
     def embed_template(self, template: Tensor, template_box: Tensor) -> Template:
         """As AINet's, but that the pixels and the box are kept as they are."""
-        return Template(template.clone(), template_box)
+        return Template(template, template_box)
 
     def match(self, template: Template, search: Tensor) -> Output:
         """As AINet's."""

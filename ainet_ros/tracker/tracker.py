@@ -22,7 +22,7 @@ from ainet_ros.network.head import decode
 from ainet_ros.network.model import Template
 
 from . import weights
-from .crop import Box, Image, Window, extract, window
+from .crop import Box, Crops, Image, Window, window
 from .device import convert, resolve, resolve_precision, translate
 from .onnx import SUFFIX as ONNX_SUFFIX
 from .onnx import OnnxNetwork
@@ -47,9 +47,6 @@ MOST_PLACES = 256
 """Side by side, that a lost target is looked for at."""
 CLIP_MARGIN = 10
 """Pixels of a box that stay inside the image, as published."""
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
-"""ImageNet's, in RGB order, for images in 0..1; for both modalities."""
 
 
 class State(enum.Enum):
@@ -149,13 +146,8 @@ class Tracker:
         self.set_thresholds(lost_below, found_above)
         self.search_windows = search_windows
         config = network.config
-        self._template_size, self._search_size = config.template_size, config.search_size
-        self._template = torch.zeros(1, 2, 3, *[self._template_size] * 2, device=self.device)
-        self._search = torch.zeros(1, 2, 3, *[self._search_size] * 2, device=self.device)
-        self._mean, self._scale = (
-            torch.tensor(values, device=self.device)[:, None, None] * 255
-            for values in (IMAGE_MEAN, IMAGE_STD)
-        )
+        self._template_crops = Crops(config.template_size, self.device)
+        self._search_crops = Crops(config.search_size, self.device)
         self._hann = hann_window(config.map_size).to(self.device)
         self._target: Target | None = None
 
@@ -247,10 +239,10 @@ class Tracker:
         check_images(rgb, thermal)
         box = check_box(box, rgb.shape[1], rgb.shape[0])
         view = window(box, TEMPLATE_FACTOR)
-        self._fill(self._template[0], rgb, thermal, view)
+        template = self._template_crops(rgb, thermal, [view])  # (1, 2, 3, T, T)
         template_box = torch.tensor([view.to_crop(box)], device=self.device)
         with self._autocast:
-            return Target(self.network.embed_template(self._template, template_box), box)
+            return Target(self.network.embed_template(template, template_box), box)
 
     @torch.inference_mode()
     def advance(self, rgb: Image, thermal: Image, targets: Sequence[Target]) -> list[Track]:
@@ -269,16 +261,13 @@ class Tracker:
         windows = max(2, self.search_windows // max(1, len(looked_for)))
         views = [self._views(target, windows, width, height) for target in targets]
         every = [view for of_target in views for view in of_target]
-        if len(self._search) != len(every):
-            self._search = self._search.new_empty(len(every), *self._search.shape[1:])
-        for search, view in zip(self._search, every, strict=True):
-            self._fill(search, rgb, thermal, view)
+        search = self._search_crops(rgb, thermal, every)  # (windows, 2, 3, S, S)
         templates = [
             target.template for target, own in zip(targets, views, strict=True) for _ in own
         ]
         prepared = time.perf_counter()
         with self._autocast, self._threads.running(len(every)):
-            output = self._match(batched(templates), self._search)
+            output = self._match(batched(templates), search)
         # The Hann window favours the middle; the score that is reported is the network's own.
         chosen = output.score_map * self._hann  # (windows, 1, F, F)
         found = decode(chosen, output.size_map, output.offset_map)  # (windows, 4)
@@ -338,15 +327,6 @@ class Tracker:
             target.candidate, target.seen = box, target.seen + 1
             if target.seen == CONFIRMED_IN:
                 target.state, target.box = State.TRACKING, box
-
-    def _fill(self, target: Tensor, rgb: Image, thermal: Image, view: Window) -> None:
-        """Put the normalized crops into `target` (2, 3, side, side)."""
-        side = target.shape[-1]
-        for modality, image in enumerate((rgb, thermal)):
-            crop = torch.from_numpy(extract(image, view, side)).to(self.device)
-            # (side, side, 3) or (side, side) -> (3, side, side), thermal grey in each channel
-            planes = crop.permute(2, 0, 1) if crop.dim() == 3 else crop.expand(3, side, side)
-            target[modality].copy_(planes).sub_(self._mean).div_(self._scale)
 
 
 def _certain(answer: Sequence[float]) -> float:

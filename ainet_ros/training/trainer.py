@@ -23,7 +23,7 @@ from ainet_ros.network import AINet, Output
 from ainet_ros.network.dfm import Fusion
 from ainet_ros.network.ofm import OrderDynamicMamba
 from ainet_ros.tracker import weights
-from ainet_ros.tracker.tracker import IMAGE_MEAN, IMAGE_STD
+from ainet_ros.tracker.crop import normalize
 
 from .config import TrainConfig
 from .data import contact_sheet
@@ -331,14 +331,6 @@ class Trainer:
         sheet = contact_sheet([self.train_data[i] for i in range(32)])
         _, data = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
         write_whole(self.output / "samples.png", data.tobytes())
-
-
-def normalize(images: Tensor) -> Tensor:
-    """uint8 (..., 3, H, W) in RGB order to float32 by ImageNet's mean and deviation."""
-    mean, std = (
-        torch.tensor(v, device=images.device)[:, None, None] * 255 for v in (IMAGE_MEAN, IMAGE_STD)
-    )
-    return (images.float() - mean) / std
 
 
 def mean(values: list[float]) -> float:
