@@ -296,6 +296,29 @@ def test_a_tracker_that_dies_before_it_tells_its_parameters_is_asked_no_more(ros
     recorder.wait_for_log("ready: the tracker has told")
 
 
+def test_the_parameters_are_those_of_the_first_target_s_tracker(ros, tiny, tmp_path):
+    """Trackers that are started again, before there was a target and after."""
+    before = ros.start_tracker(tiny, **SETTINGS, tone_mode="percentile")
+    recorder = start_recorder(ros, tmp_path / "bags")
+    before.send(signal.SIGINT)
+    before.wait()
+    for told, tone_mode in enumerate(("minmax", "fixed"), start=2):
+        tracker = ros.start_tracker(tiny, **SETTINGS, tone_mode=tone_mode)
+        while recorder.text().count("ready: the tracker has told") < told:
+            ros.spin_for(0.1)
+        ros.tracks.clear()
+        while not ros.tracks:  # until it hears the cameras, which the recorder does already
+            play(ros, PAIRS[:1])
+        assert ros.init(BOXES[0]).success
+        follow(ros, PAIRS[1:3])
+        tracker.send(signal.SIGINT)
+        tracker.wait()
+    stop(ros, recorder)
+    kept = recording.read(the_run(tmp_path / "bags"))
+    assert [event.event for event in kept.events].count("INIT") == 2
+    assert kept.parameters["tone_mode"] == "minmax"
+
+
 def test_a_change_of_parameters_is_said(ros, tiny, tmp_path):
     ros.start_tracker(tiny, **SETTINGS)
     recorder = start_recorder(ros, tmp_path / "bags")

@@ -85,7 +85,8 @@ class Recorder(Node):
         self._listen_to_cameras((values.rgb_transport, values.thermal_transport))
         self._answers = 0  # since the last camera_info
         self._told = False  # the tracker's parameters
-        self._kept = False
+        self._kept = False  # they lie beside what is recorded
+        self._started = False  # a target
         self._asked: Future[Any] | None = None
         self._ask_again_at = 0.0
         self._said = self._writer.status
@@ -181,7 +182,7 @@ class Recorder(Node):
             return
         values = map(parameter_value_to_python, answer.result().values)
         parameters = dict(zip(names, values, strict=True))
-        if not self._kept:  # they are those that the recording began with
+        if not (self._kept and self._started):  # those that the first target is tracked with
             self._kept = True
             text = yaml.safe_dump({"/**": {"ros__parameters": parameters}})
             self._writer.keep_parameters(text)
@@ -225,6 +226,7 @@ class Recorder(Node):
     def _on_event(self, data: bytes, write: Callable[[bytes], None]) -> None:
         event = deserialize_message(data, Event)
         if event.event == Event.INIT:
+            self._started = True
             self._name_images(event)
         write(data)
 

@@ -300,9 +300,9 @@ class TrackerNode(LifecycleNode):
         given = [message for message in pair[:2] if message is not None]
         if pair.rgb is not None:
             self._rgb_frame = pair.rgb.header.frame_id
-        self._worker.put(pair, sum(len(message.data) for message in given))
+        entry = self._worker.put(pair, sum(len(message.data) for message in given))
         if self._box_due is not None:
-            self._start_unasked(self._box_due, pair.rgb_stamp)
+            self._start_unasked(self._box_due, entry=entry)
             self._box_due = None
 
     def _on_camera_info(self, info: CameraInfo) -> None:
@@ -347,8 +347,8 @@ class TrackerNode(LifecycleNode):
         box = (min(x, point.x), min(y, point.y), abs(x - point.x), abs(y - point.y))
         self._start_unasked(box)
 
-    def _start_unasked(self, box: Box, stamp: int = 0) -> None:
-        """Start on a target, in the place of all others, where nobody waits for an answer.
+    def _start_unasked(self, box: Box, stamp: int = 0, entry: Entry | None = None) -> None:
+        """`_start` on a target, in the place of all others, where nobody waits for an answer.
 
         A box that has not been begun with gives way to a newer one: a topic may bring them quicker
         than targets are started, and those who wait for an answer would wait behind all of them.
@@ -358,7 +358,7 @@ class TrackerNode(LifecycleNode):
                 "boxes come quicker than targets can be started: the newest is taken",
                 throttle_duration_sec=REPEAT_S,
             )
-        self._box_asked = self._requests.submit(self._start, box, stamp)
+        self._box_asked = self._requests.submit(self._start, box, stamp, entry)
 
     async def _on_reset(
         self, request: ResetTarget.Request, response: ResetTarget.Response
@@ -450,24 +450,31 @@ class TrackerNode(LifecycleNode):
             health.fits(found)
 
     def _start(
-        self, box: Box, stamp: int = 0, *, normalized: bool = False, add: bool = False
+        self,
+        box: Box,
+        stamp: int = 0,
+        entry: Entry | None = None,
+        *,
+        normalized: bool = False,
+        add: bool = False,
     ) -> tuple[int | None, str]:
-        """Start on a target; stamp: nanoseconds, 0 for the newest pair. As `_attempt`."""
+        """Start on a target in the pair of `entry`, else of `stamp` (nanoseconds), else in the
+        newest. As `_attempt`."""
 
         def start() -> int:
             self._active_engine()
             try:
-                entry = self._worker.find(stamp or None, PAIR_WAIT_S)
+                chosen = entry or self._worker.find(stamp or None, PAIR_WAIT_S)
             except LookupError:
                 self._active_engine()  # where it was deactivated meanwhile, that is the reason
                 raise
 
             def in_worker() -> int:
                 started = self._active_engine().init(
-                    entry.pair, entry.number, box, normalized=normalized, add=add
+                    chosen.pair, chosen.number, box, normalized=normalized, add=add
                 )
-                self._worker.resume_from(entry)
-                self._outputs.started(self._header(entry.pair), entry.pair, started)
+                self._worker.resume_from(chosen)
+                self._outputs.started(self._header(chosen.pair), chosen.pair, started)
                 return started.target_id
 
             return self._worker.ask(in_worker, SERVICE_TIMEOUT_S)

@@ -153,11 +153,12 @@ class Worker:
             self._calls.clear()
             self._changed.notify_all()
 
-    def put(self, pair: Pair, size: int) -> None:
+    def put(self, pair: Pair, size: int) -> Entry:
         """Hand over a pair of `size` bytes."""
         with self._changed:
-            self.recent.add(pair, size)
+            entry = self.recent.add(pair, size)
             self._changed.notify_all()
+        return entry
 
     def find(self, stamp_ns: int | None, wait_s: float) -> Entry:
         """The recent pair nearest to an RGB stamp, or the newest for None.

@@ -61,8 +61,8 @@ class Recording:
     """A tracker's messages, in the order that they came.
 
     Attributes:
-        parameters: the tracker's, by name, when the recording began; empty where nobody wrote
-            them.
+        parameters: those, by name, of the tracker that the first target was started in, when it
+            told them; empty where nobody wrote them.
         changed: names of those that were changed later.
     """
 
