@@ -74,9 +74,9 @@ setup(
                 "-std=c++17",
                 "-fvisibility=hidden",
                 "-Wno-psabi",
-                "-pthread",
+                "-fopenmp",
             ],
-            extra_link_args=["-pthread"],
+            extra_link_args=["-fopenmp"],
             language="c++",
         )
     ],

@@ -19,9 +19,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <exception>
 #include <new>
-#include <thread>
 #include <type_traits>
 #include <vector>
 
@@ -461,12 +459,14 @@ template <class T, Direction D> Kernel kernel() {
   return simd128<T, D>;
 }
 
-// Whole vectors of channels to each thread, the caller's among them. 1 where memory ran out.
+// Whole vectors of channels to each thread. Those of OpenMP are PyTorch's, who wait for work between
+// its operations. 1 where memory ran out.
 template <class T, Direction D> int run(const Problem& p) noexcept {
   static const Kernel chosen = kernel<T, D>();
   const int64_t vectors = (p.channels + chosen.lanes - 1) / chosen.lanes;
   std::atomic<int> failed{0};
-  const auto work = [&](int64_t i) {
+#pragma omp parallel for num_threads(p.threads) schedule(static, 1)
+  for (int64_t i = 0; i < p.threads; ++i) {
     const int64_t first = vectors * i / p.threads * chosen.lanes;
     const int64_t end = std::min(p.channels, vectors * (i + 1) / p.threads * chosen.lanes);
     try {
@@ -474,17 +474,7 @@ template <class T, Direction D> int run(const Problem& p) noexcept {
     } catch (const std::bad_alloc&) {
       failed = 1;
     }
-  };
-  std::vector<std::thread> others;
-  for (int64_t i = 1; i < p.threads; ++i) {
-    try {
-      others.emplace_back(work, i);
-    } catch (const std::exception&) {  // no more threads to be had, or no memory for one
-      work(i);
-    }
   }
-  work(0);
-  for (auto& thread : others) thread.join();
   return failed;
 }
 

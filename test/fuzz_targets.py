@@ -891,7 +891,7 @@ def sockets(folder):
 
 
 FLAGS = (
-    "-std=c++17 -O1 -g -fPIC -shared -pthread -Wno-psabi -fno-omit-frame-pointer "
+    "-std=c++17 -O1 -g -fPIC -shared -fopenmp -Wno-psabi -fno-omit-frame-pointer "
     "-fsanitize=address,undefined -fno-sanitize-recover=all -include cstdlib"
 ).split()
 # The machine's instructions, less those that a variable of the environment forbids.

@@ -284,7 +284,7 @@ def _triton(scan: Scan) -> tuple[Tensor, Tensor]:
 _ABI_VERSION = 1
 _CHUNK = 64
 """Steps between saved states: what the kernel's backward pass computes again at once."""
-_GRAIN = 1 << 23
+_GRAIN = 1 << 17
 """State updates that are worth a further thread."""
 
 
