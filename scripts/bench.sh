@@ -3,7 +3,7 @@
 # SPDX-FileCopyrightText: the authors of ainet_ros
 # Most benchmarks of docs/performance.md, some with other repeats than there, one after the other, and
 # their results as JSON in the folder $1. Not here: training, for which it takes recordings; what was
-# compared in turns by hand, as torch.compile and ONNX. Leave the machine alone meanwhile.
+# compared by hand, as ONNX. Leave the machine alone meanwhile.
 set -euo pipefail
 out=$1
 mkdir -p "$out"
@@ -24,6 +24,9 @@ for name in nano small; do
     for precision in auto int8; do
         run "track_${name}_$precision" track --weights "$name" --precision $precision --repeats 30
     done
+done
+for name in nano small; do
+    run "precision_$name" precision "$name" --repeats 15
 done
 run growth network base_256 --growth "$out/growth.png" --repeats 3
 for name in nano small; do

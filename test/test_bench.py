@@ -203,6 +203,21 @@ def test_layers_are_spread_to_the_last():
     assert network.spread(12, 12) == tuple(range(12))
 
 
+def test_bench_precision_compares_with_the_usual_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ainet_ros.tracker.tracker.translate", lambda match, device: match)
+    monkeypatch.setattr("ainet_ros.tracker.device._quick_float", lambda: torch.bfloat16)
+    weights.save(tiny(), tmp_path / "tiny.safetensors")
+    file = tmp_path / "result.json"
+    words = ["precision", str(tmp_path / "tiny.safetensors"), "--repeats", "1"]
+    assert ainet(*words, "--json", str(file)) == 0
+    times = json.loads(file.read_text())["frame_ms"]
+    floats = [f"{name}{form}" for name in ("float32", "bfloat16") for form in ("", ", compiled")]
+    assert list(times) == [*floats, "int8"]
+    *_, usual, _, last = capsys.readouterr().out.splitlines()
+    assert "1.00 times as fast as bfloat16" in usual
+    assert f"{times['bfloat16'] / times['int8']:.2f} times as fast as bfloat16" in last
+
+
 def test_bench_track_adds_up(tmp_path, capsys):
     weights.save(tiny(), tmp_path / "tiny.safetensors")
     command = (

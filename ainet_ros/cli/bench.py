@@ -21,10 +21,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "bench",
         help="measure speed and memory on this machine",
-        description="Measure speed and memory on this machine. Backends, operations, stages and "
-        "numbers of targets are measured in turns, and compare; sizes of images, rates, the rows "
-        "of --growth and the yardstick of `network` one after the other, while the machine's "
-        "speed may vary.",
+        description="Measure speed and memory on this machine. Backends, operations, stages, "
+        "arithmetics and numbers of targets are measured in turns, and compare; sizes of images, "
+        "rates, the rows of --growth and the yardstick of `network` one after the other, while "
+        "the machine's speed may vary.",
     )
     benches = parser.add_subparsers(required=True, metavar="WHAT")
     scan = benches.add_parser(
@@ -56,6 +56,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="at once, against one at a time (default: 4)",
     )
     track.set_defaults(run=run_track)
+    precision = benches.add_parser(
+        "precision", help="a tracked frame in each arithmetic, as it is and compiled"
+    )
+    precision.add_argument("weights", help="shipped weights by name, or a .safetensors file")
+    precision.set_defaults(run=run_precision)
     node = benches.add_parser("node", help="the node's rate and latency, in ROS")
     options.add_tracker_arguments(node)
     node.add_argument(
@@ -82,11 +87,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
             metavar="WxH",
             help="of the images, may be given again (default: 640x480 and 1920x1080)",
         )
-    for bench in (limit, scan, network, training):
+    for bench in (limit, scan, network, precision, training):
         bench.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    for bench in (limit, scan, network, track, training):
+    for bench in (limit, scan, network, track, precision, training):
         bench.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5")
-    for bench in (limit, scan, network, track, node, training):
+    for bench in (limit, scan, network, track, precision, node, training):
         bench.add_argument(
             "--json",
             nargs="?",
@@ -144,6 +149,16 @@ def run_track(args: argparse.Namespace) -> int:
     tracker = options.make_tracker(args)
     result = track.measure(tracker, args.size or SIZES, args.repeats, args.targets)
     _print(args, result, track.table)
+    return 0
+
+
+def run_precision(args: argparse.Namespace) -> int:
+    from ainet_ros.bench import precision
+    from ainet_ros.tracker.device import keep_large_buffers
+
+    _check(args)
+    keep_large_buffers()  # as the node does
+    _print(args, precision.measure(args.weights, args.device, args.repeats), precision.table)
     return 0
 
 
