@@ -24,7 +24,8 @@ last=nano_2
 if [ "$preset" = small ]; then
     train small --weights nano_2/weights.safetensors
     train small_2 --weights small/weights.safetensors
-    last=small_2
+    train small_3 --weights small_2/weights.safetensors
+    last=small_3
 fi
 python - "$last/weights.safetensors" "$preset" <<'END'
 import sys

@@ -35,17 +35,18 @@ def measure(weights: str, device: str, repeats: int) -> dict[str, Any]:
     if where.type == "cpu":
         forms["int8"] = "int8", True
     rgb = np.random.default_rng(0).integers(0, 256, (*SIZE[::-1], 3), np.uint8)
+    thermal = np.ascontiguousarray(rgb[..., 0])  # as it comes from a camera
 
     def follow(tracker: Tracker) -> None:
         for _ in range(FRAMES):
             tracker.box = BOX
-            tracker.track(rgb, rgb[..., 0])
+            tracker.track(rgb, thermal)
 
     functions = {}
     for form, (precision, compiled) in forms.items():
         tracker = Tracker.load(weights, device, precision, compiled)
         tracker.set_thresholds(0.0, 0.0)  # a LOST target is looked for in more windows
-        tracker.init(rgb, rgb[..., 0], BOX)
+        tracker.init(rgb, thermal, BOX)
         functions[form] = partial(follow, tracker)
     times = median_times(functions, repeats)
     return {

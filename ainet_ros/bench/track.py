@@ -34,13 +34,14 @@ def measure(
     rows: dict[str, dict[str, Any]] = {}
     for width, height in sizes:
         rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
+        thermal = np.ascontiguousarray(rgb[..., 0])  # as it comes from a camera
         x, y, w, h = TARGET
         box = x * width, y * height, w * width, h * height
-        tracker.init(rgb, rgb[..., 0], box)
+        tracker.init(rgb, thermal, box)
         timings: list[Timing] = []
         for _ in range(repeats + 1):
             tracker.box = box
-            timings.append(tracker.track(rgb, rgb[..., 0]).timing)
+            timings.append(tracker.track(rgb, thermal).timing)
         parts = {
             field.name: statistics.median(getattr(t, field.name) for t in timings[1:])
             for field in dataclasses.fields(Timing)
@@ -52,8 +53,9 @@ def measure(
                     _advance,
                     tracker,
                     rgb,
+                    thermal,
                     box,
-                    [tracker.start(rgb, rgb[..., 0], box) for _ in range(count)],
+                    [tracker.start(rgb, thermal, box) for _ in range(count)],
                 )
                 for count in sorted({1, targets})
             },
@@ -74,11 +76,17 @@ def measure(
     }
 
 
-def _advance(tracker: Tracker, rgb: NDArray[np.uint8], box: Box, targets: list[Target]) -> None:
+def _advance(
+    tracker: Tracker,
+    rgb: NDArray[np.uint8],
+    thermal: NDArray[np.uint8],
+    box: Box,
+    targets: list[Target],
+) -> None:
     """A frame of all the targets, each looked for where `box` is."""
     for target in targets:
         target.box = box
-    tracker.advance(rgb, rgb[..., 0], targets)
+    tracker.advance(rgb, thermal, targets)
 
 
 def table(result: dict[str, Any]) -> str:

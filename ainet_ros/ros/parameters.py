@@ -48,8 +48,7 @@ class TrackerParameters(Table):
     compile: bool = parameter(
         False,
         "Translate the network by torch.compile when the node is configured: that takes a minute "
-        "or two (less where it was done before) and on a CPU a C++ compiler, and saves a fifth of "
-        "a frame's time.",
+        "or two and on a CPU a C++ compiler, and saves a fifth of a frame's time.",
         read_only=True,
     )
     autostart: bool = parameter(
