@@ -91,10 +91,15 @@ def translate(function: Callable[..., Any], device: torch.device) -> Callable[..
     """
     if device.type == "cuda":
         return torch.compile(function, mode="reduce-overhead")
-    # The threshold: a GELU that is read twice, as int8 does, is not computed twice. The wrapper:
-    # calling some two hundred kernels from Python takes a twentieth of a frame.
-    options = {"realize_opcount_threshold": 8, "cpp_wrapper": True}
-    translated = torch.compile(function, options=options)
+    translated = torch.compile(
+        function,
+        options={
+            # A GELU that is read twice, as int8 does, is not computed twice.
+            "realize_opcount_threshold": 8,
+            # To call the kernels from Python takes a twentieth of a frame.
+            "cpp_wrapper": True,
+        },
+    )
 
     def call(*arguments: Any) -> Any:
         # No option of torch.compile: it is looked up before those are in force.
