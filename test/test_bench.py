@@ -274,9 +274,16 @@ def test_peak_rate_of_the_node_is_what_the_cameras_published(monkeypatch):
         monkeypatch, lambda rate: measured(min(rate, 30.0), dropped=0.2 if rate > 90 else 0.0)
     )
     rows = node._rates(rig, 1.0)
-    assert [row["published_hz"] for row in rows] == [30.0, 30.0, 22.5, 15.0, 7.5]
+    assert [row["published_hz"] for row in rows] == [30.0, 30.0, 30.0, 22.5, 15.0, 7.5]
     text = node.table({"machine": {}, "sizes": {"160x120": {"rates": rows}}})
     assert "up to 30.0 Hz" in text
+
+
+def test_a_rate_that_drops_once_may_be_the_peak_rate(monkeypatch):
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    drops = iter([0.0, 0.2, 0.04, 0.0])  # at the slow rate, at the first rate twice, below it
+    rig = rig_of_runs(monkeypatch, lambda rate: measured(rate, dropped=next(drops)))
+    assert [row["rate"] for row in rig.to_peak(1.0)] == [95.0, 95.0]
 
 
 @pytest.mark.parametrize(
