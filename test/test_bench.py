@@ -290,6 +290,16 @@ def test_a_rate_that_drops_once_may_be_the_peak_rate(monkeypatch):
     assert [row["rate"] for row in rig.to_peak(1.0)] == pytest.approx([110.0, 110.0])
 
 
+def test_rates_above_the_fastest_are_not_tried_again_and_again(monkeypatch):
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    from ainet_ros.bench import node
+
+    monkeypatch.setattr(node, "SHARES", (2.0, 1.6, 1.0))  # of the 100 Hz of 10 ms
+    rig = rig_of_runs(monkeypatch, lambda rate: measured(rate, dropped=0.2))
+    rates = [row["rate"] for row in rig.to_peak(1.0)]
+    assert rates == pytest.approx([120.0, 120.0, 96.0, 96.0, 60.0, 60.0])
+
+
 @pytest.mark.parametrize(
     ("keeps_up", "expected"),
     [(28.0, 4 * 20.0), (5.0, 4 * 5.0), (45.0, 120.0)],
